@@ -1,0 +1,3 @@
+//! External tracer of Tenstorrent device memory.
+
+pub mod ledger;

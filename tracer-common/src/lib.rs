@@ -1,1 +1,169 @@
+//! What crosses between the kernel and user space: the capture programs that user space gives the
+//! kernel ([`Capture`]), and the records that come back ([`Record`], [`Control`]).
+//!
+//! A capture program is generic: *which* memory to read is data, derived by user space from the
+//! traced library's own machine code. Nothing here knows TT-Metal.
 #![no_std]
+
+/// Bytes of target memory that one [`Record`] can carry.
+pub const DATA_LEN: usize = 184;
+
+/// The last place in [`Record::data`] where a [`Read`] may begin; the only one from which it may
+/// be longer than 8 bytes.
+pub const BLOCK_AT: usize = 56;
+
+/// The most bytes that one [`Read`] can bring.
+pub const MAX_READ_LEN: usize = 120;
+
+/// Reads that one [`Capture`] can ask for.
+pub const MAX_READS: usize = 6;
+
+/// Conditions that one [`Capture`] can have.
+pub const MAX_CONDITIONS: usize = 2;
+
+/// Capture programs that the kernel side has room for.
+pub const MAX_CAPTURES: u32 = 64;
+
+/// Processes that can be watched at the same time.
+pub const MAX_PROCESSES: u32 = 1024;
+
+/// One read of the target's memory: `len` bytes at (the pointer that stands at `base` in
+/// [`Record::data`]) + `offset`, written to `data[to..to + len]`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Read {
+    /// Where in `data` the pointer stands. A multiple of 8, below [`DATA_LEN`].
+    pub base: u16,
+    /// Where in `data` the bytes go. A multiple of 8, at most [`BLOCK_AT`].
+    pub to: u16,
+    /// How many bytes, 1 to [`MAX_READ_LEN`].
+    pub len: u16,
+    pub reserved: u16,
+    /// Added to the pointer.
+    pub offset: i64,
+}
+
+/// Keep a record only if the byte at `at` in [`Record::data`] equals `value` (or another
+/// condition of the same capture holds).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Condition {
+    pub at: u16,
+    pub value: u16,
+}
+
+/// What to record when a probe point is hit.
+///
+/// `data[0..8]` is filled with the register `register`; then `reads` are done in order, each able
+/// to use what an earlier one brought; then the record is kept if there are no conditions or any
+/// of them holds.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Capture {
+    /// Copied into [`Record::point`].
+    pub point: u32,
+    /// A number of [`register`].
+    pub register: u32,
+    pub read_count: u32,
+    pub condition_count: u32,
+    pub reads: [Read; MAX_READS],
+    pub conditions: [Condition; MAX_CONDITIONS],
+}
+
+/// Numbers of x86-64's general registers, in the order of their encoding in machine code.
+pub mod register {
+    pub const RAX: u32 = 0;
+    pub const RCX: u32 = 1;
+    pub const RDX: u32 = 2;
+    pub const RBX: u32 = 3;
+    pub const RSP: u32 = 4;
+    pub const RBP: u32 = 5;
+    pub const RSI: u32 = 6;
+    pub const RDI: u32 = 7;
+    pub const R8: u32 = 8;
+    pub const R9: u32 = 9;
+    pub const R10: u32 = 10;
+    pub const R11: u32 = 11;
+    pub const R12: u32 = 12;
+    pub const R13: u32 = 13;
+    pub const R14: u32 = 14;
+    pub const R15: u32 = 15;
+}
+
+/// [`Record::point`] of a [`Control`] record: a held process executed a program.
+pub const POINT_EXEC: u32 = 0xffff_ff01;
+/// [`Record::point`] of a [`Control`] record: a held process's dynamic linker changed its list of
+/// loaded libraries.
+pub const POINT_LINKED: u32 = 0xffff_ff02;
+/// [`Record::point`] of a [`Control`] record: a thread of a watched process ended; `value` is its
+/// exit code as `wait(2)` encodes it.
+pub const POINT_EXIT: u32 = 0xffff_ff03;
+
+/// What every record begins with.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// `CLOCK_MONOTONIC`, in nanoseconds (`bpf_ktime_get_ns`).
+    pub time_ns: u64,
+    /// The thread group, as seen in the initial pid namespace.
+    pub pid: u32,
+    /// The thread, likewise.
+    pub tid: u32,
+    /// Which probe point: [`Capture::point`], or one of the `POINT_` numbers.
+    pub point: u32,
+    /// Bit i is set if read i failed (unmapped, or not paged in): its bytes are zero.
+    pub faults: u32,
+}
+
+/// One hit of a capture program.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub header: Header,
+    pub data: [u8; DATA_LEN],
+}
+
+/// What is not about memory: see the `POINT_` numbers.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Control {
+    pub header: Header,
+    pub value: u64,
+}
+
+/// Indices into the kernel side's counters.
+pub mod counter {
+    /// Records that the ring buffer had no room for.
+    pub const LOST: u32 = 0;
+    pub const COUNT: u32 = 1;
+}
+
+/// Indices into the kernel side's settings.
+pub mod setting {
+    /// Not 0: capture programs record; 0: they return at once.
+    pub const RECORDING: u32 = 0;
+    /// Offset of `exit_code` in the running kernel's `struct task_struct`.
+    pub const EXIT_CODE_OFFSET: u32 = 1;
+    pub const COUNT: u32 = 2;
+}
+
+const _: () = assert!(size_of::<Header>() == 24);
+const _: () = assert!(size_of::<Record>() == 24 + DATA_LEN);
+const _: () = assert!(DATA_LEN.is_multiple_of(8));
+// The kernel side masks `Read::to` with 0x38 and `Read::len` with 0x7f.
+const _: () = assert!(BLOCK_AT == 0x38 && BLOCK_AT + 0x7f <= DATA_LEN && MAX_READ_LEN <= 0x7f);
+
+/// Types that can be passed through a BPF map as they are.
+///
+/// # Safety
+/// Implemented only by `repr(C)` types without padding, for which every bit pattern is valid.
+pub unsafe trait Plain: Copy + 'static {}
+
+// SAFETY: `repr(C)`; integers only; no padding (u64, 4 × u32).
+unsafe impl Plain for Header {}
+// SAFETY: `repr(C)`; a `Header` and bytes; no padding (asserted above).
+unsafe impl Plain for Record {}
+// SAFETY: `repr(C)`; a `Header` (24 bytes, alignment 8) and a u64; no padding.
+unsafe impl Plain for Control {}
+// SAFETY: `repr(C)`; four u32, then `Read`s of 4 × u16 and an i64, then u16 pairs; no padding.
+unsafe impl Plain for Capture {}

@@ -1,2 +1,254 @@
+//! The in-kernel half: fills records from registers and target memory as capture programs say.
+//! It knows no release of any library, and no library.
+//!
+//! Every program runs at a function's entry or inside a function; none replaces a return address.
 #![no_std]
 #![no_main]
+// For the atomic addition; the build allows it to this crate by name (RUSTC_BOOTSTRAP).
+#![feature(asm_experimental_arch)]
+
+use core::{
+    arch::asm,
+    mem::{MaybeUninit, offset_of},
+};
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, pt_regs},
+    cty::c_void,
+    helpers::{
+        bpf_get_attach_cookie, bpf_get_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_kernel,
+        bpf_send_signal,
+        generated::{bpf_probe_read_user, bpf_ringbuf_output},
+    },
+    macros::{map, raw_tracepoint, uprobe},
+    maps::{Array, HashMap, RingBuf},
+    programs::{ProbeContext, RawTracePointContext},
+};
+use aya_log_ebpf::warn;
+use tracer_common::{
+    Capture, Control, DATA_LEN, Header, MAX_CAPTURES, MAX_CONDITIONS, MAX_PROCESSES, MAX_READS,
+    POINT_EXEC, POINT_EXIT, POINT_LINKED, Record, counter, register, setting,
+};
+
+/// Everything that happened, in order. User space sets the size.
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0);
+
+/// The capture programs; a probe's cookie is the index of its own.
+#[map]
+static CAPTURES: Array<Capture> = Array::with_max_entries(MAX_CAPTURES, 0);
+
+/// Indexed by `tracer_common::counter`.
+#[map]
+static COUNTERS: Array<u64> = Array::with_max_entries(counter::COUNT, 0);
+
+/// Indexed by `tracer_common::setting`.
+#[map]
+static SETTINGS: Array<u64> = Array::with_max_entries(setting::COUNT, 0);
+
+/// Processes whose end is reported.
+#[map]
+static WATCHED: HashMap<u32, u8> = HashMap::with_max_entries(MAX_PROCESSES, 0);
+
+/// Processes that we started and that stop, for user space to look, whenever they execute a
+/// program or load a library.
+#[map]
+static HELD: HashMap<u32, u8> = HashMap::with_max_entries(MAX_PROCESSES, 0);
+
+/// `SIGSTOP` on x86-64.
+const SIGSTOP: u32 = 19;
+
+#[inline(always)]
+fn header(point: u32) -> Header {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    Header {
+        // SAFETY: the helper has no preconditions.
+        time_ns: unsafe { bpf_ktime_get_ns() },
+        pid: (pid_tgid >> 32) as u32,
+        tid: pid_tgid as u32,
+        point,
+        faults: 0,
+    }
+}
+
+#[inline(always)]
+fn output<T>(value: &T, flags: u32) {
+    // SAFETY: `value` is `size_of::<T>()` initialized bytes; the map is a ring buffer.
+    let result = unsafe {
+        bpf_ringbuf_output(
+            (&raw const EVENTS).cast_mut().cast(),
+            (value as *const T).cast_mut().cast(),
+            size_of::<T>() as u64,
+            u64::from(flags),
+        )
+    };
+    if result != 0 && let Some(lost) = COUNTERS.get_ptr_mut(counter::LOST) {
+        // Not a plain `+=`: uprobes run preemptibly and on all CPUs at once. `core`'s atomics have no
+        // addition on this target, though the machine does (BPF_ATOMIC | BPF_ADD).
+        // SAFETY: `lost` points to an aligned u64 in a map, which outlives the program.
+        unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) lost, in(reg) 1u64) };
+    }
+}
+
+/// One register from the context of a uprobe program.
+///
+/// In assembly, because the verifier wants each access at a constant offset from the context
+/// itself, and the compiler would rather select an address first and load once.
+macro_rules! load_register {
+    ($regs:expr, $field:ident) => {{
+        let value: u64;
+        // SAFETY: `$regs` is the context of a uprobe program; the field lies within it.
+        unsafe {
+            asm!("{0} = *(u64 *)({1} + {2})", out(reg) value, in(reg) $regs,
+                const offset_of!(pt_regs, $field))
+        };
+        value
+    }};
+}
+
+#[inline(always)]
+fn read_register(regs: *const pt_regs, number: u32) -> u64 {
+    match number {
+        register::RAX => load_register!(regs, rax),
+        register::RCX => load_register!(regs, rcx),
+        register::RDX => load_register!(regs, rdx),
+        register::RBX => load_register!(regs, rbx),
+        register::RSP => load_register!(regs, rsp),
+        register::RBP => load_register!(regs, rbp),
+        register::RSI => load_register!(regs, rsi),
+        register::RDI => load_register!(regs, rdi),
+        register::R8 => load_register!(regs, r8),
+        register::R9 => load_register!(regs, r9),
+        register::R10 => load_register!(regs, r10),
+        register::R11 => load_register!(regs, r11),
+        register::R12 => load_register!(regs, r12),
+        register::R13 => load_register!(regs, r13),
+        register::R14 => load_register!(regs, r14),
+        _ => load_register!(regs, r15),
+    }
+}
+
+/// Records a hit as the capture program with the probe's cookie says.
+#[uprobe]
+pub fn capture(ctx: ProbeContext) -> u32 {
+    // SAFETY: the helper takes the program's own context.
+    let cookie = unsafe { bpf_get_attach_cookie(ctx.as_ptr()) };
+    let Some(program) = CAPTURES.get(cookie as u32) else { return 0 };
+    if !SETTINGS.get(setting::RECORDING).is_some_and(|on| *on != 0) {
+        return 0;
+    }
+
+    // Built on the stack, so that a hit that isn't kept costs no place in the ring buffer and is
+    // never counted as lost.
+    let mut record = MaybeUninit::<Record>::uninit();
+    let record = record.as_mut_ptr();
+    // SAFETY: `record` is valid for writes and aligned; the whole of it is initialized here, the
+    // data by words: the compiler's own way is a loop over bytes.
+    let (record, data) = unsafe {
+        (&raw mut (*record).header).write(header(program.point));
+        let data = (&raw mut (*record).data).cast::<u64>();
+        data.write(read_register(ctx.regs, program.register));
+        for i in 1..DATA_LEN / 8 {
+            data.add(i).write_volatile(0);
+        }
+        (&mut *record, data.cast::<u8>())
+    };
+
+    for (i, read) in program.reads.iter().enumerate().take(MAX_READS) {
+        if i as u32 >= program.read_count {
+            break;
+        }
+        // Masks, not comparisons: the verifier follows them through whatever the compiler does, and
+        // they keep each access within `data` (the assertions in `tracer_common`).
+        let base = usize::from(read.base) & 0xf8;
+        let to = usize::from(read.to) & 0x38;
+        let len = usize::from(read.len) & 0x7f;
+        if base > DATA_LEN - 8 {
+            break;
+        }
+        // SAFETY: `base` is a multiple of 8 with 8 bytes of `data` behind it.
+        let pointer = unsafe { data.add(base).cast::<u64>().read() };
+        let from = pointer.wrapping_add(read.offset as u64) as *const c_void;
+        // SAFETY: `to + len` is within `data`; the helper checks `from`.
+        if unsafe { bpf_probe_read_user(data.add(to).cast(), len as u32, from) } != 0 {
+            record.header.faults |= 1 << i;
+        }
+    }
+
+    let mut keep = program.condition_count == 0;
+    for (i, condition) in program.conditions.iter().enumerate().take(MAX_CONDITIONS) {
+        let at = usize::from(condition.at) & 0xff;
+        if (i as u32) < program.condition_count && at < DATA_LEN {
+            // SAFETY: `at` is within `data`.
+            keep |= u16::from(unsafe { data.add(at).read() }) == condition.value;
+        }
+    }
+    if record.header.faults != 0 {
+        keep = true;
+        warn!(&ctx, "probe {}: reads failed: {:x}", program.point, record.header.faults);
+    }
+    if keep {
+        output(record, BPF_RB_NO_WAKEUP);
+    }
+    0
+}
+
+/// At the dynamic linker's `_dl_debug_state`: stops a process that we started, so that user space
+/// can look at what was loaded before any of its code runs.
+#[uprobe]
+pub fn linked(_ctx: ProbeContext) -> u32 {
+    hold(POINT_LINKED);
+    0
+}
+
+/// After a program was executed, before its first instruction.
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+pub fn executed(_ctx: RawTracePointContext) -> u32 {
+    hold(POINT_EXEC);
+    0
+}
+
+#[inline(always)]
+fn hold(point: u32) {
+    let control = Control { header: header(point), value: 0 };
+    // SAFETY: the value is only tested for presence.
+    if unsafe { HELD.get(&control.header.pid) }.is_some() {
+        // SAFETY: the helper has no preconditions; the signal goes to the current process.
+        unsafe { bpf_send_signal(SIGSTOP) };
+        output(&control, BPF_RB_FORCE_WAKEUP);
+    }
+}
+
+/// A thread ends.
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub fn exited(ctx: RawTracePointContext) -> u32 {
+    let mut control = Control { header: header(POINT_EXIT), value: 0 };
+    // SAFETY: the value is only tested for presence.
+    if unsafe { WATCHED.get(&control.header.pid) }.is_none() {
+        return 0;
+    }
+    let Some(offset) = SETTINGS.get(setting::EXIT_CODE_OFFSET) else { return 0 };
+    // SAFETY: the tracepoint's first argument is the ending `struct task_struct *`.
+    let task: u64 = ctx.arg(0);
+    let exit_code = task.wrapping_add(*offset) as *const i32;
+    let mut code = MaybeUninit::<i32>::zeroed();
+    // SAFETY: the helper checks the address.
+    if let Ok(read) = unsafe { bpf_probe_read_kernel(exit_code) } {
+        code.write(read);
+    }
+    // SAFETY: zeroed or written above.
+    control.value = unsafe { code.assume_init() } as u32 as u64;
+    output(&control, BPF_RB_FORCE_WAKEUP);
+    0
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 4] = *b"GPL\0";

@@ -1,3 +1,4 @@
 //! External tracer of Tenstorrent device memory.
 
 pub mod ledger;
+pub mod probe;

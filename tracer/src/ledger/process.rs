@@ -1,0 +1,310 @@
+//! The accounting of one process: the rules.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::devices::Devices;
+use super::{
+    AllocatorPointer, Buffer, BufferType, Device, DeviceAccount, DeviceKind, Effect, Event,
+    EventKind, Exit, LiveBuffer, Nanoseconds, ObjectPointer, Origin, Outcome, Ownership,
+};
+
+/// How often what happened, in one process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Events that came, of every kind but [`EventKind::Lost`], applied or not.
+    pub received: u64,
+    /// Events that came after the process's end and were not applied.
+    pub after_exit: u64,
+    /// [`EventKind::BulkFree`]s, also those that had nothing to free.
+    pub bulk_frees: u64,
+    /// Allocations that the allocator refused.
+    pub failed_allocations: u64,
+    /// Allocations that a graph capture took the place of.
+    pub hooked_allocations: u64,
+    /// Ends of owning buffers that the ledger does not know.
+    pub unmatched_deallocations: u64,
+    /// Ends of owning buffers that were never seen but are proven by what came after; also counted
+    /// among the deallocations.
+    pub implied_deallocations: u64,
+    /// Births of non-owning buffers.
+    pub created: u64,
+    /// Ends of non-owning buffers that were live.
+    pub destroyed: u64,
+    /// Ends of non-owning buffers that the ledger does not know.
+    pub unmatched_destroys: u64,
+    /// Ends of non-owning buffers that were never seen but are proven by what came after; also
+    /// counted among the destroyed.
+    pub implied_destroys: u64,
+}
+
+/// A process's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// When.
+    pub at: Nanoseconds,
+    /// How; `None` if that isn't known.
+    pub how: Option<Exit>,
+}
+
+/// The place that an allocator gave to a buffer. It gives none to two at a time.
+type Place = (AllocatorPointer, BufferType, u64);
+
+/// What one process has done with device memory, and what it holds. After its end: what it held
+/// until then.
+#[derive(Clone, Debug, Default)]
+pub struct Process {
+    devices: Devices,
+    owning: HashMap<ObjectPointer, LiveBuffer>,
+    non_owning: HashMap<ObjectPointer, LiveBuffer>,
+    /// The owning buffers of non-zero size by their place.
+    places: HashMap<Place, ObjectPointer>,
+    /// Buffer objects that exist but hold no memory, with their address: hooked ones, and those
+    /// whose memory a bulk free took. TT-Metal may still deallocate them.
+    without_memory: HashMap<ObjectPointer, u64>,
+    /// For each thread the mesh's buffer that it has just allocated, as long as nothing but
+    /// buffers for the mesh's members followed.
+    announcing: HashMap<u32, ObjectPointer>,
+    counters: Counters,
+    end: Option<End>,
+}
+
+impl Process {
+    /// Every device that a buffer was made on.
+    pub fn devices(&self) -> &BTreeMap<Device, DeviceAccount> {
+        self.devices.all()
+    }
+
+    /// The live owning buffers, in no order.
+    pub fn owning(&self) -> impl ExactSizeIterator<Item = &LiveBuffer> {
+        self.owning.values()
+    }
+
+    /// The live non-owning buffers, in no order.
+    pub fn non_owning(&self) -> impl ExactSizeIterator<Item = &LiveBuffer> {
+        self.non_owning.values()
+    }
+
+    /// How often what happened.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The process's end, if it came.
+    pub fn end(&self) -> Option<End> {
+        self.end
+    }
+
+    /// Whether something proves that an event of this process was never seen.
+    pub(super) fn proves_loss(&self) -> bool {
+        self.counters.implied_deallocations > 0 || self.counters.implied_destroys > 0
+    }
+
+    pub(super) fn apply(&mut self, event: &Event) -> Outcome {
+        let &Event { pid: _, tid, time: at, kind } = event;
+        self.counters.received += 1;
+        if self.end.is_some() && !matches!(kind, EventKind::Exit(_)) {
+            self.counters.after_exit += 1;
+            return Outcome { implied: Vec::new(), effect: Effect::AfterExit };
+        }
+
+        let mut implied = Vec::new();
+        let effect = match kind {
+            EventKind::Allocate(buffer) => {
+                self.end_previous(buffer.object, at, &mut implied);
+                self.end_at_place(&buffer, at, &mut implied);
+                self.begin(LiveBuffer { buffer, origin: Origin::Traced { at, tid } }, at);
+                if buffer.device.kind == DeviceKind::Mesh {
+                    self.announcing.insert(tid, buffer.object);
+                } else {
+                    self.announcing.remove(&tid);
+                }
+                Effect::Allocated
+            }
+            EventKind::Create(buffer) => {
+                self.end_previous(buffer.object, at, &mut implied);
+                self.begin(LiveBuffer { buffer, origin: Origin::Traced { at, tid } }, at);
+                Effect::Created { joined: self.learn_member(tid, &buffer) }
+            }
+            EventKind::Deallocate(buffer) => {
+                self.announcing.remove(&tid);
+                self.deallocate(&buffer, at, &mut implied)
+            }
+            EventKind::Destroy(buffer) => {
+                self.announcing.remove(&tid);
+                self.destroy(&buffer, at, &mut implied)
+            }
+            EventKind::Hooked(buffer) => {
+                self.announcing.remove(&tid);
+                self.end_previous(buffer.object, at, &mut implied);
+                self.devices.note(buffer.device);
+                self.without_memory.insert(buffer.object, buffer.address);
+                self.counters.hooked_allocations += 1;
+                Effect::Hooked
+            }
+            EventKind::Failed(buffer) => {
+                self.announcing.remove(&tid);
+                self.end_previous(buffer.object, at, &mut implied);
+                self.devices.note(buffer.device);
+                self.counters.failed_allocations += 1;
+                Effect::Failed
+            }
+            EventKind::BulkFree(allocator) => {
+                self.announcing.remove(&tid);
+                self.bulk_free(allocator, at)
+            }
+            EventKind::Exit(how) => {
+                // The last one tells how the process ended; one that doesn't know takes nothing
+                // from what an earlier one knew.
+                let how = how.or(self.end.and_then(|end| end.how));
+                self.end = Some(End { at, how });
+                Effect::Exited
+            }
+            EventKind::Lost(count) => Effect::Lost(count),
+        };
+        Outcome { implied, effect }
+    }
+
+    /// Forgets which thread is announcing which mesh's members: with events missing, a birth may
+    /// follow an allocation that it has nothing to do with.
+    pub(super) fn after_loss(&mut self) {
+        self.announcing.clear();
+    }
+
+    fn begin(&mut self, live: LiveBuffer, at: Nanoseconds) {
+        let buffer = live.buffer;
+        match buffer.ownership {
+            Ownership::Owning => {
+                if live.before_attach() {
+                    self.devices.hold(&buffer, at);
+                } else {
+                    self.devices.allocate(&buffer, at);
+                }
+                if let Some(place) = place(&buffer) {
+                    self.places.insert(place, buffer.object);
+                }
+                self.owning.insert(buffer.object, live);
+            }
+            Ownership::NonOwning => {
+                self.devices.note(buffer.device);
+                self.counters.created += u64::from(!live.before_attach());
+                self.non_owning.insert(buffer.object, live);
+            }
+        }
+    }
+
+    fn deallocate(
+        &mut self,
+        buffer: &Buffer,
+        at: Nanoseconds,
+        implied: &mut Vec<LiveBuffer>,
+    ) -> Effect {
+        if let Some(live) = self.end_owning(buffer.object, at) {
+            return Effect::Deallocated(live);
+        }
+        // An object that is live as non-owning has ended, and an owning one has taken its place.
+        self.imply_destroy(buffer.object, implied);
+        if self.without_memory.remove(&buffer.object) == Some(buffer.address) {
+            return Effect::HadNoMemory;
+        }
+        self.counters.unmatched_deallocations += 1;
+        Effect::Unmatched
+    }
+
+    fn destroy(
+        &mut self,
+        buffer: &Buffer,
+        at: Nanoseconds,
+        implied: &mut Vec<LiveBuffer>,
+    ) -> Effect {
+        if let Some(live) = self.non_owning.remove(&buffer.object) {
+            self.counters.destroyed += 1;
+            return Effect::Destroyed(live);
+        }
+        self.imply_deallocation(buffer.object, at, implied);
+        self.without_memory.remove(&buffer.object);
+        self.counters.unmatched_destroys += 1;
+        Effect::Unmatched
+    }
+
+    fn bulk_free(&mut self, allocator: AllocatorPointer, at: Nanoseconds) -> Effect {
+        self.counters.bulk_frees += 1;
+        let freed: Vec<LiveBuffer> =
+            self.owning.extract_if(|_, live| live.buffer.allocator == allocator).map(|e| e.1).collect();
+        let mut bytes = 0_u64;
+        for live in &freed {
+            self.close(live, at);
+            self.without_memory.insert(live.buffer.object, live.buffer.address);
+            bytes = bytes.saturating_add(live.buffer.size);
+        }
+        Effect::BulkFreed {
+            buffers: freed.len() as u64,
+            bytes,
+            device: freed.first().map(|live| live.buffer.device),
+        }
+    }
+
+    /// Right after a mesh's allocation TT-Metal makes, in the same thread, one non-owning buffer
+    /// on each member chip, at the same address and of the same type and size. Views and kernel
+    /// binaries are non-owning too; they differ in one of these, or come after something else.
+    fn learn_member(&mut self, tid: u32, buffer: &Buffer) -> Option<Device> {
+        let announced = self.announcing.get(&tid).and_then(|object| self.owning.get(object));
+        let mesh = announced.map(|live| live.buffer).filter(|mesh| {
+            buffer.device.kind == DeviceKind::Chip
+                && (mesh.address, mesh.buffer_type, mesh.size)
+                    == (buffer.address, buffer.buffer_type, buffer.size)
+        });
+        let Some(mesh) = mesh else {
+            self.announcing.remove(&tid);
+            return None;
+        };
+        self.devices.join(mesh.device, buffer.device.id).then_some(mesh.device)
+    }
+
+    /// A new buffer at an object's address proves that whatever lived there has ended.
+    fn end_previous(&mut self, object: ObjectPointer, at: Nanoseconds, implied: &mut Vec<LiveBuffer>) {
+        self.imply_deallocation(object, at, implied);
+        self.imply_destroy(object, implied);
+        self.without_memory.remove(&object);
+    }
+
+    /// An allocator gives no address twice: whoever had this one has given it back.
+    fn end_at_place(&mut self, buffer: &Buffer, at: Nanoseconds, implied: &mut Vec<LiveBuffer>) {
+        if let Some(&object) = place(buffer).and_then(|place| self.places.get(&place)) {
+            self.imply_deallocation(object, at, implied);
+        }
+    }
+
+    fn imply_deallocation(&mut self, object: ObjectPointer, at: Nanoseconds, implied: &mut Vec<LiveBuffer>) {
+        if let Some(live) = self.end_owning(object, at) {
+            self.counters.implied_deallocations += 1;
+            implied.push(live);
+        }
+    }
+
+    fn imply_destroy(&mut self, object: ObjectPointer, implied: &mut Vec<LiveBuffer>) {
+        if let Some(live) = self.non_owning.remove(&object) {
+            self.counters.destroyed += 1;
+            self.counters.implied_destroys += 1;
+            implied.push(live);
+        }
+    }
+
+    fn end_owning(&mut self, object: ObjectPointer, at: Nanoseconds) -> Option<LiveBuffer> {
+        let live = self.owning.remove(&object)?;
+        self.close(&live, at);
+        Some(live)
+    }
+
+    /// Takes an owning buffer that is live no more out of the accounts.
+    fn close(&mut self, live: &LiveBuffer, at: Nanoseconds) {
+        if let Some(place) = place(&live.buffer) {
+            self.places.remove(&place);
+        }
+        self.devices.free(&live.buffer, at);
+    }
+}
+
+/// Buffers of size 0 never went to the allocator and so have no place.
+fn place(buffer: &Buffer) -> Option<Place> {
+    (buffer.size > 0).then_some((buffer.allocator, buffer.buffer_type, buffer.address))
+}

@@ -1,0 +1,9 @@
+//! The kernel's side: loads the programs, attaches and detaches probes, drains the ring buffer.
+//! Knows aya; doesn't know what a record means.
+
+mod btf;
+mod error;
+mod kernel;
+
+pub use error::ProbeError;
+pub use kernel::{AttachedProbes, Kernel, ProbePoint, supports_uprobes};

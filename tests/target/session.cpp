@@ -1,0 +1,379 @@
+// A program that does with device memory what it is told, one command a line on stdin, and answers each
+// with one JSON line on stdout. README.md lists the commands.
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <iostream>
+#include <sstream>
+#include <stdexcept>
+#include <thread>
+
+#include "tt_metal.hpp"
+
+using namespace tt::tt_metal;
+
+namespace {
+
+constexpr const char* BUFFER_TYPES[] = {"DRAM", "L1", "SYSTEM_MEMORY", "L1_SMALL", "TRACE"};
+constexpr const char* LAYOUTS[] = {
+    "INTERLEAVED", "SINGLE_BANK", "HEIGHT_SHARDED", "WIDTH_SHARDED", "BLOCK_SHARDED", "ND_SHARDED"};
+
+template <typename Enum, std::size_t N>
+Enum parse(const char* const (&names)[N], const std::string& name) {
+    for (std::size_t i = 0; i < N; ++i) {
+        if (name == names[i]) {
+            return Enum(i);
+        }
+    }
+    throw std::invalid_argument("unknown name: " + name);
+}
+
+#if GENERATION == 1
+using Factory = Buffer;
+void deallocate(Buffer& buffer) { buffer.deallocate(); }
+#else
+using Factory = BufferImpl;
+void deallocate(Buffer& buffer) { buffer.impl()->deallocate(buffer); }
+#endif
+
+struct CaptureHook : IGraphHooks {
+    bool hook_allocate(const Buffer*) override { return true; }
+    bool hook_deallocate(Buffer*) override { return true; }
+};
+
+/// One owning buffer and what was made from it: on a mesh one non-owning buffer a chip, as MeshBuffer does.
+struct Held {
+    std::shared_ptr<Buffer> buffer;
+    bool owns_data;
+    std::vector<std::shared_ptr<Buffer>> members;
+};
+
+std::string quoted(const std::string& text) {
+    std::string out = "\"";
+    for (char c : text) {
+        if (c == '"' || c == '\\') {
+            out += '\\';
+        }
+        out += c;
+    }
+    return out + '"';
+}
+
+std::string describe(const Buffer& buffer, bool owns_data) {
+    std::ostringstream out;
+    out << "\"address\":" << buffer.address() << ",\"size\":" << buffer.size()
+        << ",\"page_size\":" << buffer.page_size() << ",\"buffer_type\":\"" << BUFFER_TYPES[int(buffer.buffer_type())]
+        << "\",\"layout\":\"" << LAYOUTS[int(buffer.buffer_layout())] << "\",\"device_id\":" << buffer.device()->id()
+        << ",\"unique_id\":" << buffer.unique_id() << ",\"owns_data\":" << (owns_data ? "true" : "false");
+    return out.str();
+}
+
+class Session {
+    std::vector<std::unique_ptr<Device>> chips_;
+    std::shared_ptr<distributed::MeshDevice> mesh_;
+    std::map<unsigned, Held> held_;
+    unsigned next_ = 0;
+    std::atomic<bool> stop_ = false;
+    std::atomic<std::uint64_t> looped_ = 0;
+    std::vector<std::thread> loops_;
+
+    distributed::MeshDevice& mesh() {
+        if (mesh_ == nullptr) {
+            throw std::logic_error("no mesh is open");
+        }
+        return *mesh_;
+    }
+
+    Held& held(std::istream& words) {
+        unsigned id = 0;
+        words >> id;
+        auto it = held_.find(id);
+        if (words.fail() || it == held_.end()) {
+            throw std::invalid_argument("no such buffer");
+        }
+        return it->second;
+    }
+
+    std::string keep(Held held) {
+        std::string line = "\"id\":" + std::to_string(next_) + "," + describe(*held.buffer, held.owns_data);
+        if (!held.members.empty()) {
+            line += ",\"members\":[";
+            for (const auto& member : held.members) {
+                line += (member == held.members.front() ? "{" : ",{") + describe(*member, false) + "}";
+            }
+            line += "]";
+        }
+        held_.emplace(next_++, std::move(held));
+        return line;
+    }
+
+    std::string open_mesh(std::istream& words) {
+        int count = 0;
+        words >> count;
+        if (mesh_ != nullptr || words.fail() || count < 1) {
+            throw std::invalid_argument("mesh N, once");
+        }
+        std::vector<IDevice*> devices;
+        for (int id = 0; id < count; ++id) {
+            chips_.push_back(std::make_unique<Device>(id));
+            devices.push_back(chips_.back().get());
+        }
+        // TT-Metal numbers meshes and chips apart: the first mesh and the first chip are both 0.
+        mesh_ = std::make_shared<distributed::MeshDevice>(0, devices);
+        return "\"mesh\":" + std::to_string(mesh_->id()) + ",\"chips\":" + std::to_string(count);
+    }
+
+    std::string alloc(std::istream& words) {
+        std::string type;
+        DeviceAddr size = 0;
+        DeviceAddr page_size = 0;
+        words >> type >> size >> page_size;
+        if (words.fail()) {
+            throw std::invalid_argument("alloc TYPE SIZE PAGE_SIZE [mesh|chip N] [LAYOUT]");
+        }
+        const auto buffer_type = parse<BufferType>(BUFFER_TYPES, type);
+        IDevice* device = &mesh();
+        auto layout = TensorMemoryLayout::INTERLEAVED;
+        for (std::string word; words >> word;) {
+            if (word == "mesh") {
+                device = &mesh();
+            } else if (word == "chip") {
+                std::size_t chip = 0;
+                words >> chip;
+                device = chips_.at(chip).get();
+            } else {
+                layout = parse<TensorMemoryLayout>(LAYOUTS, word);
+            }
+        }
+        const BufferShardingArgs sharding(layout);
+        Held held{Factory::create(device, size, page_size, buffer_type, sharding), true, {}};
+        if (device == mesh_.get()) {
+            for (const auto& chip : chips_) {
+                held.members.push_back(Factory::create(
+                    chip.get(), DeviceAddr(held.buffer->address()), size, page_size, buffer_type, sharding));
+            }
+        }
+        return keep(std::move(held));
+    }
+
+    std::string view(std::istream& words) {
+        const Buffer& of = *held(words).buffer;
+        DeviceAddr offset = 0;
+        DeviceAddr size = 0;
+        words >> offset >> size;
+        if (words.fail()) {
+            throw std::invalid_argument("create-view ID OFFSET SIZE");
+        }
+        return keep(Held{
+            Factory::create(of.device(), of.address() + offset, size, of.page_size(), of.buffer_type()), false, {}});
+    }
+
+    void churn(IDevice* device, std::uint64_t count) {
+        for (std::uint64_t i = 0; i < count; ++i) {
+            Factory::create(device, 2048 * (1 + i % 4), 2048, i % 8 == 7 ? BufferType::L1 : BufferType::DRAM);
+        }
+    }
+
+    std::string threads(std::istream& words) {
+        unsigned threads = 0;
+        std::uint64_t count = 0;
+        words >> threads >> count;
+        if (words.fail()) {
+            throw std::invalid_argument("threads N COUNT");
+        }
+        IDevice* device = &mesh();
+        std::vector<std::thread> running;
+        for (unsigned i = 0; i < threads; ++i) {
+            running.emplace_back([this, device, count] { churn(device, count); });
+        }
+        for (auto& thread : running) {
+            thread.join();
+        }
+        return "\"allocations\":" + std::to_string(threads * count);
+    }
+
+    std::string burst(std::istream& words) {
+        std::uint64_t count = 0;
+        words >> count;
+        churn(&mesh(), count);
+        return "\"allocations\":" + std::to_string(count);
+    }
+
+    std::string start(std::istream& words) {
+        unsigned threads = 0;
+        words >> threads;
+        IDevice* device = &mesh();
+        stop_ = false;
+        looped_ = 0;
+        for (unsigned i = 0; i < threads; ++i) {
+            loops_.emplace_back([this, device] {
+                while (!stop_) {
+                    churn(device, 1);
+                    ++looped_;
+                }
+            });
+        }
+        return "\"threads\":" + std::to_string(threads);
+    }
+
+    std::string stop() {
+        stop_ = true;
+        for (auto& thread : loops_) {
+            thread.join();
+        }
+        loops_.clear();
+        return "\"allocations\":" + std::to_string(looped_);
+    }
+
+    std::string live() {
+        std::string list;
+        auto add = [&list](const IDevice& device, const char* kind) {
+            for (const auto& buffer : device.allocator_impl()->live()) {
+                std::ostringstream out;
+                out << (list.empty() ? "" : ",") << "{\"address\":" << buffer.address << ",\"size\":" << buffer.size
+                    << ",\"buffer_type\":\"" << BUFFER_TYPES[int(buffer.buffer_type)]
+                    << "\",\"device_id\":" << buffer.device_id << ",\"kind\":\"" << kind
+                    << "\",\"unique_id\":" << buffer.unique_id << "}";
+                list += out.str();
+            }
+        };
+        add(mesh(), "mesh");
+        for (const auto& chip : chips_) {
+            add(*chip, "chip");
+        }
+        return "\"live\":[" + list + "]";
+    }
+
+    std::string forked() {
+        const pid_t child = fork();
+        if (child == 0) {
+            auto buffer = Factory::create(&mesh(), 4096, 4096, BufferType::DRAM);
+            _exit(buffer->is_allocated() ? 0 : 1);
+        }
+        int status = -1;
+        waitpid(child, &status, 0);
+        return "\"child\":" + std::to_string(child) + ",\"status\":" + std::to_string(status);
+    }
+
+    std::string bytes(std::istream& words) {
+        std::size_t count = 0;
+        words >> count;
+        for (std::size_t i = 0; i < count; ++i) {
+            std::cout.put(char(i % 256));
+        }
+        return "\"bytes\":" + std::to_string(count);
+    }
+
+public:
+    std::string obey(const std::string& line) {
+        std::istringstream words(line);
+        std::string command;
+        words >> command;
+        if (command == "mesh") {
+            return open_mesh(words);
+        }
+        if (command == "alloc") {
+            return alloc(words);
+        }
+        if (command == "oom") {
+            return keep(Held{Factory::create(&mesh(), DeviceAddr(1) << 40, 4096, BufferType::DRAM), true, {}});
+        }
+        if (command == "create-view") {
+            return view(words);
+        }
+        if (command == "deallocate") {
+            deallocate(*held(words).buffer);
+            return "";
+        }
+        if (command == "free") {
+            Held& freed = held(words);
+            deallocate(*freed.buffer);
+            freed.members.clear();
+            freed.buffer.reset();
+            std::erase_if(held_, [](const auto& entry) { return entry.second.buffer == nullptr; });
+            return "";
+        }
+        if (command == "drop") {
+            Held& dropped = held(words);
+            dropped.buffer.reset();
+            std::erase_if(held_, [](const auto& entry) { return entry.second.buffer == nullptr; });
+            return "";
+        }
+        if (command == "hook") {
+            std::string state;
+            words >> state;
+            if (state == "on") {
+                GraphTracker::instance().add_hook(std::make_shared<CaptureHook>());
+            } else {
+                GraphTracker::instance().clear_hook();
+            }
+            return "";
+        }
+        if (command == "close") {
+            mesh().close();
+            held_.clear();
+            return "";
+        }
+        if (command == "live") {
+            return live();
+        }
+        if (command == "threads") {
+            return threads(words);
+        }
+        if (command == "burst") {
+            return burst(words);
+        }
+        if (command == "start") {
+            return start(words);
+        }
+        if (command == "stop") {
+            return stop();
+        }
+        if (command == "fork") {
+            return forked();
+        }
+        if (command == "bytes") {
+            return bytes(words);
+        }
+        if (command == "pid") {
+            return "\"pid\":" + std::to_string(getpid());
+        }
+        if (command == "sleep") {
+            unsigned ms = 0;
+            words >> ms;
+            usleep(ms * 1000);
+            return "";
+        }
+        if (command == "exit") {
+            int code = 0;
+            words >> code;
+            std::cout.flush();
+            _exit(code);
+        }
+        if (command == "abort") {
+            abort();
+        }
+        throw std::invalid_argument("unknown command: " + command);
+    }
+};
+
+}  // namespace
+
+/// Obeys stdin to its end. What is still allocated then stays so: the end of the process frees it.
+extern "C" int run_session() {
+    auto* session = new Session;
+    for (std::string line; std::getline(std::cin, line);) {
+        std::string answer;
+        try {
+            answer = session->obey(line);
+            answer = answer.empty() ? "{\"ok\":true}" : "{\"ok\":true," + answer + "}";
+        } catch (const std::exception& error) {
+            answer = "{\"ok\":false,\"error\":" + quoted(error.what()) + "}";
+        }
+        std::cout << answer << std::endl;
+    }
+    _exit(0);
+}

@@ -1,0 +1,3 @@
+extern "C" int run_session();
+
+int main() { return run_session(); }

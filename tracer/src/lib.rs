@@ -2,3 +2,4 @@
 
 pub mod ledger;
 pub mod probe;
+pub mod report;

@@ -48,7 +48,11 @@ impl Devices {
             return false;
         }
         let memory = account.memory;
-        self.0.entry(chip_device(chip)).or_default().memory.take_over(&memory);
+        self.0
+            .entry(chip_device(chip))
+            .or_default()
+            .memory
+            .take_over(&memory);
         true
     }
 
@@ -68,5 +72,8 @@ impl Devices {
 }
 
 fn chip_device(id: u32) -> Device {
-    Device { kind: DeviceKind::Chip, id }
+    Device {
+        kind: DeviceKind::Chip,
+        id,
+    }
 }

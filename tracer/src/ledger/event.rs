@@ -39,7 +39,13 @@ pub enum BufferType {
 
 impl BufferType {
     /// Every type, in the order in which they are shown.
-    pub const ALL: [Self; 5] = [Self::Dram, Self::L1, Self::L1Small, Self::Trace, Self::SystemMemory];
+    pub const ALL: [Self; 5] = [
+        Self::Dram,
+        Self::L1,
+        Self::L1Small,
+        Self::Trace,
+        Self::SystemMemory,
+    ];
 
     /// The type with TT-Metal's number, or `None` for a number that no release has.
     pub fn from_number(number: u64) -> Option<Self> {

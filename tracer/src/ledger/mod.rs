@@ -54,7 +54,10 @@ impl Ledger {
         if let EventKind::Lost(count) = event.kind {
             self.lost = self.lost.saturating_add(count);
             self.processes.values_mut().for_each(Process::after_loss);
-            return Outcome { implied: Vec::new(), effect: Effect::Lost(count) };
+            return Outcome {
+                implied: Vec::new(),
+                effect: Effect::Lost(count),
+            };
         }
         self.received = self.received.saturating_add(1);
         self.processes.entry(event.pid).or_default().apply(event)

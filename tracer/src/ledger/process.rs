@@ -100,11 +100,19 @@ impl Process {
     }
 
     pub(super) fn apply(&mut self, event: &Event) -> Outcome {
-        let &Event { pid: _, tid, time: at, kind } = event;
+        let &Event {
+            pid: _,
+            tid,
+            time: at,
+            kind,
+        } = event;
         self.counters.received += 1;
         if self.end.is_some() && !matches!(kind, EventKind::Exit(_)) {
             self.counters.after_exit += 1;
-            return Outcome { implied: Vec::new(), effect: Effect::AfterExit };
+            return Outcome {
+                implied: Vec::new(),
+                effect: Effect::AfterExit,
+            };
         }
 
         let mut implied = Vec::new();
@@ -112,7 +120,13 @@ impl Process {
             EventKind::Allocate(buffer) => {
                 self.end_previous(buffer.object, at, &mut implied);
                 self.end_at_place(&buffer, at, &mut implied);
-                self.begin(LiveBuffer { buffer, origin: Origin::Traced { at, tid } }, at);
+                self.begin(
+                    LiveBuffer {
+                        buffer,
+                        origin: Origin::Traced { at, tid },
+                    },
+                    at,
+                );
                 if buffer.device.kind == DeviceKind::Mesh {
                     self.announcing.insert(tid, buffer.object);
                 } else {
@@ -122,8 +136,16 @@ impl Process {
             }
             EventKind::Create(buffer) => {
                 self.end_previous(buffer.object, at, &mut implied);
-                self.begin(LiveBuffer { buffer, origin: Origin::Traced { at, tid } }, at);
-                Effect::Created { joined: self.learn_member(tid, &buffer) }
+                self.begin(
+                    LiveBuffer {
+                        buffer,
+                        origin: Origin::Traced { at, tid },
+                    },
+                    at,
+                );
+                Effect::Created {
+                    joined: self.learn_member(tid, &buffer),
+                }
             }
             EventKind::Deallocate(buffer) => {
                 self.announcing.remove(&tid);
@@ -228,12 +250,16 @@ impl Process {
 
     fn bulk_free(&mut self, allocator: AllocatorPointer, at: Nanoseconds) -> Effect {
         self.counters.bulk_frees += 1;
-        let freed: Vec<LiveBuffer> =
-            self.owning.extract_if(|_, live| live.buffer.allocator == allocator).map(|e| e.1).collect();
+        let freed: Vec<LiveBuffer> = self
+            .owning
+            .extract_if(|_, live| live.buffer.allocator == allocator)
+            .map(|e| e.1)
+            .collect();
         let mut bytes = 0_u64;
         for live in &freed {
             self.close(live, at);
-            self.without_memory.insert(live.buffer.object, live.buffer.address);
+            self.without_memory
+                .insert(live.buffer.object, live.buffer.address);
             bytes = bytes.saturating_add(live.buffer.size);
         }
         Effect::BulkFreed {
@@ -247,7 +273,10 @@ impl Process {
     /// on each member chip, at the same address and of the same type and size. Views and kernel
     /// binaries are non-owning too; they differ in one of these, or come after something else.
     fn learn_member(&mut self, tid: u32, buffer: &Buffer) -> Option<Device> {
-        let announced = self.announcing.get(&tid).and_then(|object| self.owning.get(object));
+        let announced = self
+            .announcing
+            .get(&tid)
+            .and_then(|object| self.owning.get(object));
         let mesh = announced.map(|live| live.buffer).filter(|mesh| {
             buffer.device.kind == DeviceKind::Chip
                 && (mesh.address, mesh.buffer_type, mesh.size)
@@ -257,11 +286,18 @@ impl Process {
             self.announcing.remove(&tid);
             return None;
         };
-        self.devices.join(mesh.device, buffer.device.id).then_some(mesh.device)
+        self.devices
+            .join(mesh.device, buffer.device.id)
+            .then_some(mesh.device)
     }
 
     /// A new buffer at an object's address proves that whatever lived there has ended.
-    fn end_previous(&mut self, object: ObjectPointer, at: Nanoseconds, implied: &mut Vec<LiveBuffer>) {
+    fn end_previous(
+        &mut self,
+        object: ObjectPointer,
+        at: Nanoseconds,
+        implied: &mut Vec<LiveBuffer>,
+    ) {
         self.imply_deallocation(object, at, implied);
         self.imply_destroy(object, implied);
         self.without_memory.remove(&object);
@@ -274,7 +310,12 @@ impl Process {
         }
     }
 
-    fn imply_deallocation(&mut self, object: ObjectPointer, at: Nanoseconds, implied: &mut Vec<LiveBuffer>) {
+    fn imply_deallocation(
+        &mut self,
+        object: ObjectPointer,
+        at: Nanoseconds,
+        implied: &mut Vec<LiveBuffer>,
+    ) {
         if let Some(live) = self.end_owning(object, at) {
             self.counters.implied_deallocations += 1;
             implied.push(live);

@@ -1,0 +1,216 @@
+//! From the ledger and the facts to the summary.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime};
+
+use super::{
+    Attached, BufferSummary, DeviceSummary, Events, Host, Library, MemorySummary, NonOwning,
+    ProcessSummary, SCHEMA_VERSION, Summary, Tool, Usage,
+};
+use crate::ledger::{
+    Account, BufferType, Device, DeviceAccount, Ledger, LiveBuffer, Memory, Process,
+};
+
+/// What the summary says that no event tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    pub tool: Tool,
+    pub host: Host,
+    /// The wall clock's time at which the events' nanoseconds begin.
+    pub started_at: SystemTime,
+    /// How long the trace lasted.
+    pub duration: Duration,
+    /// One for each traced process, in any order. Of two with the same pid the first counts.
+    pub processes: Vec<ProcessFacts>,
+}
+
+/// What the summary says of a process that no event tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessFacts {
+    pub pid: u32,
+    /// `/proc/PID/comm`.
+    pub comm: String,
+    /// `/proc/PID/cmdline`; empty if it could not be read.
+    pub command_line: Vec<String>,
+    pub attached: Attached,
+    /// `None` if the process never loaded one.
+    pub library: Option<Library>,
+}
+
+impl ProcessFacts {
+    /// Facts of a process of which only the pid is known. It claims no more than it must: not that
+    /// the tracer was there from the start.
+    pub fn unknown(pid: u32) -> Self {
+        Self {
+            pid,
+            comm: String::new(),
+            command_line: Vec::new(),
+            attached: Attached::Running,
+            library: None,
+        }
+    }
+}
+
+impl Summary {
+    /// The summary of a trace. It lists each process that the ledger or the facts know.
+    pub fn new(ledger: &Ledger, facts: &Facts) -> Self {
+        let Facts {
+            tool,
+            host,
+            started_at,
+            duration,
+            processes,
+        } = facts;
+        let pids: BTreeSet<u32> = ledger
+            .processes()
+            .keys()
+            .copied()
+            .chain(processes.iter().map(|p| p.pid))
+            .collect();
+        let silent = Process::default();
+        Self {
+            schema_version: SCHEMA_VERSION,
+            tool: tool.clone(),
+            host: host.clone(),
+            started_at: rfc_3339(*started_at),
+            duration_ns: u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX),
+            events: Events {
+                received: ledger.received(),
+                lost: ledger.lost(),
+                exact: ledger.is_exact(),
+            },
+            processes: pids
+                .into_iter()
+                .map(|pid| {
+                    let facts = processes.iter().find(|p| p.pid == pid).cloned();
+                    process_summary(
+                        ledger.processes().get(&pid).unwrap_or(&silent),
+                        facts.unwrap_or_else(|| ProcessFacts::unknown(pid)),
+                    )
+                })
+                .collect(),
+        }
+    }
+}
+
+fn process_summary(process: &Process, facts: ProcessFacts) -> ProcessSummary {
+    let ProcessFacts {
+        pid,
+        comm,
+        command_line,
+        attached,
+        library,
+    } = facts;
+    let counters = process.counters();
+    let end = process.end();
+    ProcessSummary {
+        pid,
+        comm,
+        command_line,
+        attached,
+        exit: end.and_then(|end| end.how),
+        exited_at_ns: end.map(|end| end.at),
+        library,
+        devices: process
+            .devices()
+            .iter()
+            .map(|(id, account)| device(*id, account))
+            .collect(),
+        live_buffers: buffers(process.owning()),
+        non_owning: NonOwning {
+            live: process.non_owning().len() as u64,
+            created: counters.created,
+            destroyed: counters.destroyed,
+            unmatched_destroys: counters.unmatched_destroys,
+            implied_destroys: counters.implied_destroys,
+            buffers: buffers(process.non_owning()),
+        },
+        bulk_frees: counters.bulk_frees,
+        failed_allocations: counters.failed_allocations,
+        unmatched_deallocations: counters.unmatched_deallocations,
+        implied_deallocations: counters.implied_deallocations,
+        hooked_allocations: counters.hooked_allocations,
+        events_received: counters.received,
+        events_after_exit: counters.after_exit,
+    }
+}
+
+fn device(Device { kind, id }: Device, account: &DeviceAccount) -> DeviceSummary {
+    let DeviceAccount { members, memory } = account;
+    DeviceSummary {
+        id,
+        kind,
+        members: members.iter().copied().collect(),
+        memory: memory.into(),
+    }
+}
+
+/// The buffers by device, type and address; the object's own address settles the rest.
+fn buffers<'a>(live: impl Iterator<Item = &'a LiveBuffer>) -> Vec<BufferSummary> {
+    let mut live: Vec<&LiveBuffer> = live.collect();
+    live.sort_by_key(|live| {
+        let buffer = &live.buffer;
+        let shown = BufferType::ALL
+            .iter()
+            .position(|t| *t == buffer.buffer_type);
+        (buffer.device, shown, buffer.address, buffer.object)
+    });
+    live.into_iter().map(BufferSummary::from).collect()
+}
+
+impl From<&LiveBuffer> for BufferSummary {
+    fn from(live: &LiveBuffer) -> Self {
+        let buffer = &live.buffer;
+        Self {
+            address: buffer.address,
+            size: buffer.size,
+            page_size: buffer.page_size,
+            buffer_type: buffer.buffer_type,
+            layout: buffer.layout,
+            device_id: buffer.device.id,
+            device_kind: buffer.device.kind,
+            unique_id: buffer.unique_id,
+            owns_data: live.owns_data(),
+            before_attach: live.before_attach(),
+            allocated_at_ns: live.since(),
+            tid: live.tid(),
+        }
+    }
+}
+
+impl From<&Memory> for MemorySummary {
+    fn from(memory: &Memory) -> Self {
+        let of = |buffer_type| usage(&memory[buffer_type]);
+        Self {
+            dram: of(BufferType::Dram),
+            l1: of(BufferType::L1),
+            l1_small: of(BufferType::L1Small),
+            trace: of(BufferType::Trace),
+            system_memory: of(BufferType::SystemMemory),
+        }
+    }
+}
+
+fn usage(account: &Account) -> Usage {
+    Usage {
+        live_bytes: account.live_bytes,
+        live_buffers: account.live_buffers,
+        peak_bytes: account.peak_bytes,
+        peak_at_ns: account.peak_at,
+        allocated_bytes: account.allocated_bytes,
+        freed_bytes: account.freed_bytes,
+        allocations: account.allocations,
+        deallocations: account.deallocations,
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds. `humantime` has no word for times before 1970 and from the
+/// year 10000 on; no clock that is set at all shows them, so they become the nearest that has one.
+fn rfc_3339(time: SystemTime) -> String {
+    const LAST: Duration = Duration::from_secs(253_402_300_799);
+    let since_epoch = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .min(LAST);
+    humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + since_epoch).to_string()
+}

@@ -1,0 +1,250 @@
+//! The lines of `--events`: one JSON object for each thing that happened.
+
+use std::io;
+
+use serde::Serialize;
+
+use crate::ledger::{
+    Buffer, BufferType, Device, DeviceKind, Effect, Event, EventKind, Exit, Layout, LiveBuffer,
+    Nanoseconds, Outcome, Ownership,
+};
+
+/// What a line is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventName {
+    Allocate,
+    Deallocate,
+    Create,
+    Destroy,
+    BulkFree,
+    Failed,
+    Hooked,
+    Exit,
+    Lost,
+}
+
+/// What is unusual about a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Note {
+    /// No such event was seen; the one on the next lines proves that it happened before.
+    Implied,
+    /// The buffer's birth was not seen.
+    Unmatched,
+    /// The buffer object held no memory any more, or never did.
+    HadNoMemory,
+    /// It came after its process's end and changed nothing.
+    AfterExit,
+}
+
+/// One line. Fields that the kind of line does not have are left out. Sizes in bytes, times in
+/// nanoseconds since the trace's start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EventLine {
+    pub event: EventName,
+    pub time_ns: Nanoseconds,
+    /// Of the process that it happened in; for `lost`, of nobody in particular.
+    pub pid: u32,
+    pub tid: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<Note>,
+    #[serde(flatten)]
+    pub detail: Detail,
+}
+
+/// What only some lines have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Detail {
+    /// Of a line about one buffer.
+    Buffer(BufferDetail),
+    /// Of `bulk_free`.
+    BulkFree {
+        /// How many live owning buffers it freed.
+        freed_buffers: u64,
+        /// Their bytes; on a mesh, on each member.
+        freed_bytes: u64,
+        /// The device that they lay on; `null` if there were none.
+        device_id: Option<u32>,
+        device_kind: Option<DeviceKind>,
+    },
+    /// Of `exit`: how, or `null` if nobody knows.
+    Exit { exit: Option<Exit> },
+    /// Of `lost`: how many events were not recorded since the last such line.
+    Lost { count: u64 },
+}
+
+/// A buffer at the event. At its end it says since when the buffer was live.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BufferDetail {
+    pub address: u64,
+    pub size: u64,
+    pub page_size: u64,
+    pub buffer_type: BufferType,
+    pub layout: Layout,
+    pub device_id: u32,
+    pub device_kind: DeviceKind,
+    pub unique_id: Option<u64>,
+    pub owns_data: bool,
+    /// `None` if nobody knows.
+    pub before_attach: Option<bool>,
+    /// When it was allocated or created; `None` if nobody saw that or it never was.
+    pub allocated_at_ns: Option<Nanoseconds>,
+}
+
+impl EventLine {
+    /// The lines for an event and what the ledger said of it: first the ends that it proves, then
+    /// the event itself. Adding up the lines gives the ledger's totals.
+    pub fn all(event: &Event, outcome: &Outcome) -> Vec<Self> {
+        let &Event {
+            pid,
+            tid,
+            time,
+            kind,
+        } = event;
+        let Outcome { implied, effect } = outcome;
+        let line = |event, note, detail| Self {
+            event,
+            time_ns: time,
+            pid,
+            tid,
+            note,
+            detail,
+        };
+        let of_buffer = |event, note, buffer: &Buffer, before_attach, since| {
+            line(
+                event,
+                note,
+                Detail::Buffer(BufferDetail::new(buffer, before_attach, since)),
+            )
+        };
+        let end = |event, note, live: &LiveBuffer| {
+            of_buffer(
+                event,
+                note,
+                &live.buffer,
+                Some(live.before_attach()),
+                live.since(),
+            )
+        };
+
+        let mut lines: Vec<Self> = implied
+            .iter()
+            .map(|live| match live.buffer.ownership {
+                Ownership::Owning => end(EventName::Deallocate, Some(Note::Implied), live),
+                Ownership::NonOwning => end(EventName::Destroy, Some(Note::Implied), live),
+            })
+            .collect();
+        let note = match effect {
+            Effect::Unmatched => Some(Note::Unmatched),
+            Effect::HadNoMemory => Some(Note::HadNoMemory),
+            Effect::AfterExit => Some(Note::AfterExit),
+            Effect::Allocated
+            | Effect::Created { joined: _ }
+            | Effect::Deallocated(_)
+            | Effect::Destroyed(_)
+            | Effect::BulkFreed { .. }
+            | Effect::Failed
+            | Effect::Hooked
+            | Effect::Exited
+            | Effect::Lost(_) => None,
+        };
+        lines.push(match (kind, effect) {
+            (EventKind::Deallocate(_), Effect::Deallocated(live)) => {
+                end(EventName::Deallocate, note, live)
+            }
+            (EventKind::Destroy(_), Effect::Destroyed(live)) => end(EventName::Destroy, note, live),
+            (EventKind::Deallocate(buffer), _) => {
+                of_buffer(EventName::Deallocate, note, &buffer, None, None)
+            }
+            (EventKind::Destroy(buffer), _) => {
+                of_buffer(EventName::Destroy, note, &buffer, None, None)
+            }
+            (EventKind::Allocate(buffer), _) => {
+                of_buffer(EventName::Allocate, note, &buffer, Some(false), Some(time))
+            }
+            (EventKind::Create(buffer), _) => {
+                of_buffer(EventName::Create, note, &buffer, Some(false), Some(time))
+            }
+            (EventKind::Hooked(buffer), _) => {
+                of_buffer(EventName::Hooked, note, &buffer, Some(false), None)
+            }
+            (EventKind::Failed(buffer), _) => {
+                of_buffer(EventName::Failed, note, &buffer, Some(false), None)
+            }
+            (EventKind::BulkFree(_), effect) => {
+                let (freed_buffers, freed_bytes, device) = match *effect {
+                    Effect::BulkFreed {
+                        buffers,
+                        bytes,
+                        device,
+                    } => (buffers, bytes, device),
+                    _ => (0, 0, None),
+                };
+                let device_id = device.map(|device| device.id);
+                let device_kind = device.map(|device| device.kind);
+                let detail = Detail::BulkFree {
+                    freed_buffers,
+                    freed_bytes,
+                    device_id,
+                    device_kind,
+                };
+                line(EventName::BulkFree, note, detail)
+            }
+            (EventKind::Exit(exit), _) => line(EventName::Exit, note, Detail::Exit { exit }),
+            (EventKind::Lost(count), _) => line(EventName::Lost, note, Detail::Lost { count }),
+        });
+        lines
+    }
+}
+
+impl BufferDetail {
+    fn new(buffer: &Buffer, before_attach: Option<bool>, since: Option<Nanoseconds>) -> Self {
+        let &Buffer {
+            object: _,
+            allocator: _,
+            device:
+                Device {
+                    kind: device_kind,
+                    id: device_id,
+                },
+            address,
+            size,
+            page_size,
+            buffer_type,
+            layout,
+            unique_id,
+            ownership,
+        } = buffer;
+        Self {
+            address,
+            size,
+            page_size,
+            buffer_type,
+            layout,
+            device_id,
+            device_kind,
+            unique_id,
+            owns_data: ownership == Ownership::Owning,
+            before_attach,
+            allocated_at_ns: since,
+        }
+    }
+}
+
+/// Writes the lines for an event, each ended by a newline.
+///
+/// # Errors
+/// Whatever `writer` returns.
+pub fn write_lines(
+    writer: &mut impl io::Write,
+    event: &Event,
+    outcome: &Outcome,
+) -> io::Result<()> {
+    for line in EventLine::all(event, outcome) {
+        serde_json::to_writer(&mut *writer, &line)?;
+        writer.write_all(b"\n")?;
+    }
+    Ok(())
+}

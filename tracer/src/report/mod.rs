@@ -1,0 +1,25 @@
+//! What a person or a program gets to see of a [`Ledger`](crate::ledger::Ledger): the summary, its
+//! JSON, its table, and the lines of the event log. None of it knows how the facts were gathered.
+//!
+//! * [`Summary::new`] makes the summary, from the ledger and from [`Facts`] that others supply.
+//! * [`check_writable`] tells before the trace begins whether its result will find a place;
+//!   [`write_json`] writes it there, whole or not at all.
+//! * [`table`] shows it to a person.
+//! * [`EventLine::all`] makes the lines of `--events` from one event and what it did.
+
+mod build;
+mod destination;
+mod line;
+mod summary;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use build::{Facts, ProcessFacts};
+pub use destination::{WriteError, check_writable, open_lines, write_json, write_json_to};
+pub use line::{BufferDetail, Detail, EventLine, EventName, Note, write_lines};
+pub use summary::{
+    Attached, BufferSummary, DeviceSummary, Events, Host, Library, MemorySummary, NonOwning,
+    ProcessSummary, SCHEMA_VERSION, Summary, Tool, Usage,
+};
+pub use table::{TableOptions, table};

@@ -1,0 +1,192 @@
+//! The JSON summary, version 1, as types. `schemas/summary-v1.schema.json` says what each field
+//! means to a reader; within version 1, fields may be added but never changed.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::ledger::{BufferType, DeviceKind, Exit, Layout, Nanoseconds};
+
+/// The version of the JSON's shape.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// What a whole trace found. Sizes in bytes, times in nanoseconds since `started_at`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Summary {
+    pub schema_version: u32,
+    pub tool: Tool,
+    pub host: Host,
+    /// RFC 3339, in UTC.
+    pub started_at: String,
+    /// How long the trace lasted.
+    pub duration_ns: u64,
+    pub events: Events,
+    /// By pid.
+    pub processes: Vec<ProcessSummary>,
+}
+
+/// Who wrote the summary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Tool {
+    pub name: String,
+    pub version: String,
+}
+
+/// Where the trace was made: what `uname` says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Host {
+    pub hostname: String,
+    pub kernel: String,
+    pub arch: String,
+}
+
+/// How complete the trace is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Events {
+    pub received: u64,
+    pub lost: u64,
+    /// Nothing says that an event is missing.
+    pub exact: bool,
+}
+
+/// Since when the tracer was there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Attached {
+    /// From the process's first buffer on.
+    Start,
+    /// The process was already running, and may have had buffers.
+    Running,
+}
+
+/// The TT-Metal library that a process loaded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Library {
+    pub path: String,
+    /// In hexadecimal; `None` for a library that has none.
+    pub build_id: Option<String>,
+    /// The release, such as `0.81.1`, where it is known.
+    pub release: Option<String>,
+    /// Where each field of a buffer was read, such as `size` at `[[buffer+0x10]+0x8]`.
+    pub fields: BTreeMap<String, String>,
+}
+
+/// One process.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ProcessSummary {
+    pub pid: u32,
+    pub comm: String,
+    pub command_line: Vec<String>,
+    pub attached: Attached,
+    /// How it ended; `None` if it didn't, or nobody knows how: `exited_at_ns` tells which.
+    pub exit: Option<Exit>,
+    pub exited_at_ns: Option<Nanoseconds>,
+    /// `None` if it never loaded one.
+    pub library: Option<Library>,
+    /// Meshes, then chips, each by id.
+    pub devices: Vec<DeviceSummary>,
+    /// Owning buffers by device, type and address.
+    pub live_buffers: Vec<BufferSummary>,
+    pub non_owning: NonOwning,
+    pub bulk_frees: u64,
+    pub failed_allocations: u64,
+    pub unmatched_deallocations: u64,
+    pub implied_deallocations: u64,
+    pub hooked_allocations: u64,
+    pub events_received: u64,
+    pub events_after_exit: u64,
+}
+
+/// One device.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DeviceSummary {
+    pub id: u32,
+    pub kind: DeviceKind,
+    /// A mesh's chips, as far as they are known; empty for a chip.
+    pub members: Vec<u32>,
+    pub memory: MemorySummary,
+}
+
+/// Use of each type of memory: of what lies on the device, or, for a mesh, on *each* member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub struct MemorySummary {
+    pub dram: Usage,
+    pub l1: Usage,
+    pub l1_small: Usage,
+    pub trace: Usage,
+    pub system_memory: Usage,
+}
+
+impl MemorySummary {
+    /// Each type with its use, in the order in which they are shown.
+    pub fn iter(&self) -> impl Iterator<Item = (BufferType, &Usage)> {
+        BufferType::ALL
+            .into_iter()
+            .map(|buffer_type| (buffer_type, self.of(buffer_type)))
+    }
+
+    /// The use of one type.
+    pub fn of(&self, buffer_type: BufferType) -> &Usage {
+        match buffer_type {
+            BufferType::Dram => &self.dram,
+            BufferType::L1 => &self.l1,
+            BufferType::L1Small => &self.l1_small,
+            BufferType::Trace => &self.trace,
+            BufferType::SystemMemory => &self.system_memory,
+        }
+    }
+}
+
+/// Use of one type of memory, by owning buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    pub live_bytes: u64,
+    pub live_buffers: u64,
+    pub peak_bytes: u64,
+    /// When the peak was first reached; 0 if there was none.
+    pub peak_at_ns: Nanoseconds,
+    pub allocated_bytes: u64,
+    pub freed_bytes: u64,
+    pub allocations: u64,
+    pub deallocations: u64,
+}
+
+impl Usage {
+    /// Whether this type of memory was ever in use.
+    pub fn is_used(&self) -> bool {
+        self.live_buffers > 0 || self.allocations > 0 || self.deallocations > 0
+    }
+}
+
+/// One buffer that is live, or was when its process ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BufferSummary {
+    pub address: u64,
+    pub size: u64,
+    pub page_size: u64,
+    pub buffer_type: BufferType,
+    pub layout: Layout,
+    pub device_id: u32,
+    /// A mesh and a chip may have the same id.
+    pub device_kind: DeviceKind,
+    pub unique_id: Option<u64>,
+    pub owns_data: bool,
+    pub before_attach: bool,
+    /// `None` only if `before_attach`: nobody knows.
+    pub allocated_at_ns: Option<Nanoseconds>,
+    /// The thread that made it; `None` only if `before_attach`.
+    pub tid: Option<u32>,
+}
+
+/// Buffers that stand for memory which others own: in no total.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NonOwning {
+    pub live: u64,
+    pub created: u64,
+    pub destroyed: u64,
+    pub unmatched_destroys: u64,
+    pub implied_destroys: u64,
+    /// The live ones, by device, type and address.
+    pub buffers: Vec<BufferSummary>,
+}

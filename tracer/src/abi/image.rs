@@ -1,0 +1,177 @@
+//! The library's file: symbols, code, relocations. ELF by `object`; nothing of TT-Metal.
+
+use std::collections::{BTreeMap, HashMap};
+
+use iced_x86::{Decoder, DecoderOptions, Mnemonic, OpKind};
+use object::{
+    Architecture, Object as _, ObjectKind, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _,
+    RelocationTarget, SymbolKind, elf, read::elf::ElfFile64,
+};
+
+use super::AbiError;
+
+/// A function of the library.
+#[derive(Clone, Copy, Debug)]
+pub struct Function<'a> {
+    /// The mangled name.
+    pub symbol: &'a str,
+    /// The virtual address of its first byte.
+    pub address: u64,
+    pub code: &'a [u8],
+}
+
+/// What a pointer in the library's data points to once the library is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pointee<'a> {
+    /// A virtual address within the library.
+    Address(u64),
+    /// Whatever the dynamic linker binds the symbol to.
+    Symbol(&'a str),
+}
+
+/// A parsed library.
+pub struct Image<'a> {
+    file: ElfFile64<'a>,
+    /// Defined symbols by name: address and size.
+    symbols: BTreeMap<&'a str, (u64, u64)>,
+    /// Names by address (one of them, where several share it).
+    names: HashMap<u64, &'a str>,
+    relocations: HashMap<u64, Pointee<'a>>,
+}
+
+impl<'a> Image<'a> {
+    /// Parses the bytes of a library's file.
+    ///
+    /// # Errors
+    /// When they aren't a well-formed x86-64 ELF shared library.
+    pub fn parse(data: &'a [u8]) -> Result<Self, AbiError> {
+        match object::FileKind::parse(data)? {
+            object::FileKind::Elf64 => {}
+            other => return Err(AbiError::WrongMachine { found: format!("another format ({other:?})") }),
+        }
+        let file = ElfFile64::parse(data)?;
+        if file.architecture() != Architecture::X86_64 || !file.is_little_endian() {
+            return Err(AbiError::WrongMachine { found: format!("{:?}", file.architecture()) });
+        }
+        if file.kind() != ObjectKind::Dynamic {
+            return Err(AbiError::WrongMachine { found: format!("{:?} rather than dynamic linking", file.kind()) });
+        }
+        let mut symbols = BTreeMap::new();
+        let mut names = HashMap::new();
+        for symbol in file.dynamic_symbols().chain(file.symbols()).filter(|s| s.is_definition()) {
+            let Ok(name) = symbol.name() else { continue };
+            symbols.entry(name).or_insert((symbol.address(), symbol.size()));
+            if matches!(symbol.kind(), SymbolKind::Text | SymbolKind::Data) {
+                names.entry(symbol.address()).or_insert(name);
+            }
+        }
+        let mut relocations = HashMap::new();
+        for (address, relocation) in file.dynamic_relocations().into_iter().flatten() {
+            let pointee = match (relocation.flags(), relocation.target()) {
+                (object::RelocationFlags::Elf { r_type: elf::R_X86_64_RELATIVE }, _) => {
+                    Pointee::Address(relocation.addend() as u64)
+                }
+                (_, RelocationTarget::Symbol(index)) => {
+                    let Some(table) = file.dynamic_symbol_table() else { continue };
+                    let name = object::ObjectSymbolTable::symbol_by_index(&table, index).and_then(|s| s.name());
+                    let Ok(name) = name else { continue };
+                    Pointee::Symbol(name)
+                }
+                _ => continue,
+            };
+            relocations.insert(address, pointee);
+        }
+        Ok(Self { file, symbols, names, relocations })
+    }
+
+    /// The GNU build id, in hexadecimal.
+    pub fn build_id(&self) -> Option<String> {
+        let id = self.file.build_id().ok()??;
+        Some(id.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// Whether the library carries DWARF debugging information.
+    pub fn has_dwarf(&self) -> bool {
+        self.file.section_by_name(".debug_info").is_some()
+    }
+
+    /// The virtual address of a symbol.
+    pub fn address_of(&self, symbol: &str) -> Option<u64> {
+        self.symbols.get(symbol).map(|(address, _)| *address)
+    }
+
+    /// A function by its mangled name.
+    pub fn function(&self, symbol: &str) -> Option<Function<'a>> {
+        let (&symbol, &(address, size)) = self.symbols.get_key_value(symbol)?;
+        Some(Function { symbol, address, code: self.bytes(address, size)? })
+    }
+
+    /// The functions whose mangled names begin with `prefix`, in the order of their names.
+    pub fn functions_beginning(&self, prefix: &str) -> Vec<Function<'a>> {
+        self.symbols
+            .range(prefix..)
+            .take_while(|(name, _)| name.starts_with(prefix))
+            .filter_map(|(name, _)| self.function(name))
+            .collect()
+    }
+
+    /// The function that begins at an address.
+    pub fn function_at(&self, address: u64) -> Option<Function<'a>> {
+        self.function(self.names.get(&address)?)
+    }
+
+    /// The name of the function or variable that begins at an address.
+    pub fn symbol_at(&self, address: u64) -> Option<&'a str> {
+        self.names.get(&address).copied()
+    }
+
+    /// What the dynamic linker will have written at an address.
+    pub fn pointee(&self, address: u64) -> Option<Pointee<'a>> {
+        self.relocations.get(&address).copied()
+    }
+
+    /// The name of the function that a call to `address` reaches, through a PLT entry or directly.
+    pub fn callee(&self, address: u64) -> Option<&'a str> {
+        if let Some(name) = self.names.get(&address) {
+            return Some(name);
+        }
+        let mut decoder = Decoder::with_ip(64, self.bytes(address, 16)?, address, DecoderOptions::NONE);
+        let mut instruction = decoder.decode();
+        if matches!(instruction.mnemonic(), Mnemonic::Endbr64) {
+            instruction = decoder.decode();
+        }
+        if instruction.mnemonic() != Mnemonic::Jmp
+            || instruction.op0_kind() != OpKind::Memory
+            || !instruction.is_ip_rel_memory_operand()
+        {
+            return None;
+        }
+        match self.pointee(instruction.ip_rel_memory_address())? {
+            Pointee::Symbol(name) => Some(name),
+            Pointee::Address(address) => self.names.get(&address).copied(),
+        }
+    }
+
+    /// Where in the file the byte at a virtual address lies.
+    pub fn file_offset(&self, address: u64) -> Option<u64> {
+        self.file.segments().find_map(|segment| {
+            let (offset, size) = segment.file_range();
+            let within = address.checked_sub(segment.address()).filter(|within| *within < size)?;
+            Some(offset + within)
+        })
+    }
+
+    fn bytes(&self, address: u64, size: u64) -> Option<&'a [u8]> {
+        self.file.segments().find_map(|segment| {
+            let data = segment.data().ok()?;
+            let start = usize::try_from(address.checked_sub(segment.address())?).ok()?;
+            let end = start.checked_add(usize::try_from(size).ok()?)?;
+            data.get(start..end.min(data.len())).filter(|bytes| !bytes.is_empty())
+        })
+    }
+
+    /// The names of sections that a check may want to tell about.
+    pub fn has_section(&self, name: &str) -> bool {
+        self.file.sections().any(|section| section.name() == Ok(name))
+    }
+}

@@ -1,0 +1,60 @@
+//! What the tracer must know of a TT-Metal library, learnt from the library's own machine code:
+//! where a buffer's fields lie ([`Fields`]) and where probes go ([`Point`]).
+//!
+//! [`Abi::derive`] takes the bytes of `libtt_metal.so` and nothing else. It asks functions whose
+//! meaning is fixed by their names (an accessor returns the field it is named for, a constructor
+//! stores its arguments, `allocate_impl` stores what the allocator returned) through a small
+//! symbolic [interpreter]. Two functions that disagree, or a field of which no function tells, are
+//! errors with the code in hand. There is no table of offsets, and no release is known by name.
+
+mod derive;
+mod error;
+mod field;
+mod image;
+pub mod interpreter;
+mod listing;
+mod names;
+mod points;
+mod state;
+mod value;
+mod witness;
+
+pub use derive::Fields;
+pub use error::AbiError;
+pub use field::{Field, FieldPath, Witness};
+pub use image::Image;
+pub use points::{Cost, Holder, Point, PointKind};
+
+/// All that is needed to trace one library.
+#[derive(Clone, Debug)]
+pub struct Abi {
+    /// The GNU build id in hexadecimal, where the library has one.
+    pub build_id: Option<String>,
+    pub fields: Fields,
+    /// In the order in which probes should be put on.
+    pub points: Vec<Point>,
+    /// Where a `Device`'s vtable pointer points to, as a virtual address of the library.
+    pub chip_vtable: u64,
+    /// Where a `MeshDevice`'s vtable pointer points to, likewise.
+    pub mesh_vtable: u64,
+}
+
+impl Abi {
+    /// Derives everything from the bytes of a library's file.
+    ///
+    /// # Errors
+    /// See [`AbiError`]: not such a library, symbols missing, a field or probe point in doubt.
+    pub fn derive(library: &[u8]) -> Result<Self, AbiError> {
+        let image = Image::parse(library)?;
+        let deriver = derive::Deriver::new(&image)?;
+        let fields = deriver.fields()?;
+        let points = points::find(&deriver, &fields)?;
+        Ok(Self {
+            build_id: image.build_id(),
+            chip_vtable: deriver.vtable("Device")?,
+            mesh_vtable: deriver.vtable("distributed::MeshDevice")?,
+            fields,
+            points,
+        })
+    }
+}

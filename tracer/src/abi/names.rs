@@ -1,0 +1,142 @@
+//! TT-Metal's functions by their mangled names, and what a mangled name tells about parameters.
+
+use cpp_demangle::Symbol;
+
+use super::{
+    image::{Function, Image},
+    state::ARGUMENTS,
+    value::{Base, Value},
+};
+
+/// Namespace `tt::tt_metal`, as names are mangled.
+const NAMESPACE: &str = "2tt8tt_metal";
+
+/// The member functions called `name` of a class of `tt::tt_metal`, all overloads.
+pub fn methods<'a>(image: &Image<'a>, class: &str, name: &str) -> Vec<Function<'a>> {
+    ["_ZN", "_ZNK"]
+        .iter()
+        .flat_map(|start| {
+            let class = class.split("::").map(|part| format!("{}{part}", part.len())).collect::<String>();
+            image.functions_beginning(&format!("{start}{NAMESPACE}{class}{}{name}E", name.len()))
+        })
+        .collect()
+}
+
+/// The constructor of a class that takes an `IDevice*` first.
+pub fn device_constructor<'a>(image: &Image<'a>, class: &str) -> Option<Function<'a>> {
+    ["C1", "C2"].iter().find_map(|kind| {
+        let prefix = format!("_ZN{NAMESPACE}{}{class}{kind}EPNS0_7IDeviceE", class.len());
+        image.functions_beginning(&prefix).into_iter().next()
+    })
+}
+
+/// The destructor of a class, the one that doesn't free the object.
+pub fn destructor<'a>(image: &Image<'a>, class: &str) -> Option<Function<'a>> {
+    ["D1", "D2"]
+        .iter()
+        .find_map(|kind| image.function(&format!("_ZN{NAMESPACE}{}{class}{kind}Ev", class.len())))
+}
+
+/// The vtable's symbol of a class of `tt::tt_metal`.
+pub fn vtable(class: &str) -> String {
+    let class = class.split("::").map(|part| format!("{}{part}", part.len())).collect::<String>();
+    format!("_ZTVN{NAMESPACE}{class}E")
+}
+
+/// Whether a mangled name is that of a member function of one of the classes.
+pub fn is_method(symbol: &str, classes: &[&str], name: &str) -> bool {
+    classes.iter().any(|class| {
+        ["_ZN", "_ZNK"]
+            .iter()
+            .any(|start| symbol.starts_with(&format!("{start}{NAMESPACE}{}{class}{}{name}E", class.len(), name.len())))
+    })
+}
+
+/// A mangled name as a person reads it, without namespaces of TT-Metal's and without parameters:
+/// `Buffer::size`.
+pub fn short(symbol: &str) -> String {
+    let full = full(symbol);
+    let name = full.split('(').next().unwrap_or(&full);
+    name.replace("tt::tt_metal::", "").replace("distributed::", "")
+}
+
+fn full(symbol: &str) -> String {
+    Symbol::new(symbol).ok().and_then(|name| name.demangle().ok()).unwrap_or_else(|| symbol.to_owned())
+}
+
+/// The types of a function's parameters, as its mangled name tells them.
+pub fn parameters(symbol: &str) -> Vec<String> {
+    let full = full(symbol);
+    let Some(list) = full.find('(').and_then(|open| full.get(open + 1..full.rfind(')')?)) else { return Vec::new() };
+    let mut parameters = Vec::new();
+    let mut depth = 0;
+    let mut current = String::new();
+    for character in list.chars() {
+        match character {
+            '<' | '(' | '[' => depth += 1,
+            '>' | ')' | ']' => depth -= 1,
+            ',' if depth == 0 => {
+                parameters.push(std::mem::take(&mut current).trim().to_owned());
+                continue;
+            }
+            _ => {}
+        }
+        current.push(character);
+    }
+    if !current.trim().is_empty() {
+        parameters.push(current.trim().to_owned());
+    }
+    parameters
+}
+
+/// Where a function finds its argument number `slot`, `this` and a hidden result pointer counted.
+/// Holds where each parameter takes one integer register or eight bytes of stack (System V ABI:
+/// pointers, references, integers, enums, and objects of up to eight bytes or passed by reference;
+/// that is, all that `Buffer`'s constructors take).
+pub fn argument(slot: usize) -> Value {
+    match ARGUMENTS.get(slot) {
+        Some(register) => Value::argument(*register),
+        None => Value::symbolic(Base::StackArgument(8 + 8 * (slot - ARGUMENTS.len()) as i64)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// ttnn 0.77.0.
+    const CONSTRUCTOR: &str = "_ZN2tt8tt_metal6BufferC1EPNS0_7IDeviceEmmNS0_10BufferTypeERKNS0_18BufferShardingArgsESt8optionalIbES8_IN4ttsl10StrongTypeIhNS0_14SubDeviceIdTagEEEEbNS1_7PrivateE";
+
+    #[test]
+    fn parameters_are_split_at_top_level_commas_only() {
+        assert_eq!(
+            parameters(CONSTRUCTOR),
+            [
+                "tt::tt_metal::IDevice*",
+                "unsigned long",
+                "unsigned long",
+                "tt::tt_metal::BufferType",
+                "tt::tt_metal::BufferShardingArgs const&",
+                "std::optional<bool>",
+                "std::optional<ttsl::StrongType<unsigned char, tt::tt_metal::SubDeviceIdTag> >",
+                "bool",
+                "tt::tt_metal::Buffer::Private",
+            ]
+        );
+        assert_eq!(parameters("_ZNK2tt8tt_metal6Buffer4sizeEv"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_seventh_argument_lies_behind_the_return_address() {
+        assert_eq!(argument(0), Value::argument(tracer_common::register::RDI));
+        assert_eq!(argument(5), Value::argument(tracer_common::register::R9));
+        assert_eq!(argument(6), Value::symbolic(Base::StackArgument(8)));
+        assert_eq!(argument(8), Value::symbolic(Base::StackArgument(24)));
+    }
+
+    #[test]
+    fn names_are_short_and_readable() {
+        assert_eq!(short("_ZNK2tt8tt_metal11distributed10MeshDevice2idEv"), "MeshDevice::id");
+        assert_eq!(short("not_mangled"), "not_mangled");
+    }
+}

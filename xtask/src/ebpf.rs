@@ -37,6 +37,13 @@ pub struct Options {
     check: bool,
 }
 
+impl Options {
+    /// `--check`.
+    pub fn check() -> Self {
+        Self { check: true }
+    }
+}
+
 pub fn main(progress: &Progress, options: &Options) -> Result<()> {
     let tools = progress.step("eBPF tools", Tools::set_up)?;
     let object = sh::root().join("tracer/bpf/tracer.bpf.o");
@@ -96,8 +103,8 @@ fn check(step: &Step, tools: &Tools, object: &Path) -> Result<()> {
 struct Tools {
     /// First line of `rustc -vV`.
     version: String,
-    /// The compiler's commit, which names its sources in the object.
-    commit: String,
+    /// Its release, which names the folder of core's sources in the object.
+    release: String,
     /// The folder with `bpf-linker`.
     bin: PathBuf,
 }
@@ -124,7 +131,7 @@ impl Tools {
         let bin = linker(step, field("LLVM version")?)?;
         Ok(Self {
             version: verbose.lines().next().unwrap_or_default().to_owned(),
-            commit: field("commit-hash")?.to_owned(),
+            release: field("release")?.to_owned(),
             bin,
         })
     }
@@ -178,9 +185,11 @@ impl Tools {
             remap(root, "/src"),
             remap(&registry, "/cargo"),
             remap(dir, "/target"),
+            // Where core's sources lie if Debian's rust-web-src is installed; without it the object
+            // names their place in Debian's build.
             remap(
                 &Path::new(&sysroot).join("lib/rustlib/src/rust"),
-                &format!("/rustc/{}", self.commit),
+                &format!("/usr/src/rustc-{}", self.release),
             ),
         ])
     }

@@ -3,12 +3,17 @@
 //! Each command sets up what it needs, can be stopped and run again, and says what to do when it
 //! can't go on. Long output goes to a log under `target/xtask/`; what went wrong is shown.
 
+mod ci;
+mod demo;
 mod ebpf;
-#[expect(dead_code, reason = "the demo is yet to come")]
+mod program;
 mod progress;
+mod python;
 mod sh;
-#[expect(dead_code, reason = "the demo is yet to come")]
+mod test;
 mod ttnn;
+
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -27,14 +32,21 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    Demo(demo::Options),
+    Test(test::Options),
+    Ci(ci::Options),
     Ebpf(ebpf::Options),
     Ttnn(ttnn::Options),
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let progress = Progress::new();
     match Arguments::parse().command {
-        Command::Ebpf(options) => ebpf::main(&progress, &options),
-        Command::Ttnn(options) => ttnn::main(&progress, &options),
+        Command::Demo(options) => demo::main(&progress, &options)?,
+        Command::Test(options) => return test::main(&progress, &options),
+        Command::Ci(options) => return ci::main(&progress, &options),
+        Command::Ebpf(options) => ebpf::main(&progress, &options)?,
+        Command::Ttnn(options) => ttnn::main(&progress, &options)?,
     }
+    Ok(ExitCode::SUCCESS)
 }

@@ -3,9 +3,9 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufRead as _, BufReader, IsTerminal as _, Write as _},
+    io::{self, BufRead as _, BufReader, IsTerminal as _, PipeReader, Read as _, Write as _},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     sync::mpsc::{self, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
@@ -56,16 +56,20 @@ impl Progress {
         };
         let result = work(&step);
         let seconds = started.elapsed().as_secs_f64();
-        let Step { bar, name, log: _ } = step;
-        match bar {
-            Some(bar) => {
+        let verdict = if result.is_ok() {
+            "done in"
+        } else {
+            "failed after"
+        };
+        match (&self.bars, step.bar) {
+            (Some(bars), Some(bar)) => {
+                bar.finish_and_clear();
+                bars.remove(&bar);
                 let mark = if result.is_ok() { "✓" } else { "✗" };
-                bar.set_style(style("{prefix}"));
-                bar.set_prefix(format!("{mark} {name} [{seconds:.1} s]"));
-                bar.finish();
+                bars.println(format!("{mark} {name} [{seconds:.1} s]"))
+                    .context("write to the terminal")?;
             }
-            None if result.is_ok() => eprintln!("    {name}: done in {seconds:.1} s"),
-            None => eprintln!("    {name}: failed after {seconds:.1} s"),
+            _ => eprintln!("    {name}: {verdict} {seconds:.1} s"),
         }
         result
     }
@@ -94,6 +98,19 @@ impl Step {
     /// Runs a command with its output in the step's log; when it fails, the error has the output's
     /// last lines.
     pub fn run(&self, command: &mut Command) -> Result<()> {
+        let (reader, writer) = io::pipe().context("make a pipe")?;
+        command.stdout(writer.try_clone()?).stderr(writer);
+        self.follow(command, reader).map(drop)
+    }
+
+    /// As `run`, but returns what the command prints on stdout.
+    pub fn output(&self, command: &mut Command) -> Result<String> {
+        let (reader, writer) = io::pipe().context("make a pipe")?;
+        command.stdout(Stdio::piped()).stderr(writer);
+        self.follow(command, reader)
+    }
+
+    fn follow(&self, command: &mut Command, reader: PipeReader) -> Result<String> {
         let shown = sh::show(command);
         let mut log = File::options()
             .append(true)
@@ -101,15 +118,18 @@ impl Step {
             .open(&self.log)
             .with_context(|| format!("open {}", self.log.display()))?;
         writeln!(log, "$ {shown}")?;
-        let (reader, writer) = io::pipe().context("make a pipe")?;
-        command.stdout(writer.try_clone()?).stderr(writer);
         let mut child = command
+            .stdin(Stdio::null())
             .spawn()
             .with_context(|| format!("can't start `{shown}`"))?;
         // The command holds the pipe's writing ends: without this, no end of file.
-        command
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null());
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let stdout = child.stdout.take().map(|mut stdout| {
+            thread::spawn(move || {
+                let mut text = String::new();
+                stdout.read_to_string(&mut text).map(|_| text)
+            })
+        });
 
         let (lines, received) = mpsc::channel();
         let copying = thread::spawn(move || {
@@ -151,14 +171,10 @@ impl Step {
                 tail(&self.log)
             );
         }
-        Ok(())
-    }
-
-    /// Runs `work` with nothing of ours on the terminal, for programs that print there themselves.
-    pub fn aside<T>(&self, work: impl FnOnce() -> T) -> T {
-        match &self.bar {
-            Some(bar) => bar.suspend(work),
-            None => work(),
+        match stdout.map(thread::JoinHandle::join) {
+            None => Ok(String::new()),
+            Some(Ok(text)) => text.with_context(|| format!("output of `{shown}`")),
+            Some(Err(_)) => bail!("reading the output of `{shown}` panicked"),
         }
     }
 }

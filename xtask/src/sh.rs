@@ -48,6 +48,22 @@ pub fn as_root(program: &str) -> Result<Command> {
     Ok(command)
 }
 
+/// Makes what a program under sudo left behind in `dirs` the user's again.
+pub fn give_back(dirs: &[PathBuf]) -> Result<()> {
+    if is_root()? {
+        return Ok(());
+    }
+    let own = fs::metadata("/proc/self").context("read /proc/self")?;
+    let present = dirs.iter().filter(|dir| dir.exists());
+    output(
+        as_root("chown")?
+            .arg("-R")
+            .arg(format!("{}:{}", own.uid(), own.gid()))
+            .args(present),
+    )
+    .map(drop)
+}
+
 /// The first file of that name that PATH leads to.
 pub fn on_path(program: &str) -> Option<PathBuf> {
     env::split_paths(&env::var_os("PATH")?)

@@ -16,7 +16,7 @@ pub const BLOCK_AT: usize = 56;
 pub const MAX_READ_LEN: usize = 120;
 
 /// Reads that one [`Capture`] can ask for.
-pub const MAX_READS: usize = 6;
+pub const MAX_READS: usize = 8;
 
 /// Conditions that one [`Capture`] can have.
 pub const MAX_CONDITIONS: usize = 2;
@@ -38,7 +38,10 @@ pub struct Read {
     pub to: u16,
     /// How many bytes, 1 to [`MAX_READ_LEN`].
     pub len: u16,
-    pub reserved: u16,
+    /// Only if the eight bytes that stand here in `data` (a multiple of 8) equal `guard`; where
+    /// `guard` is 0, always.
+    pub guard_at: u16,
+    pub guard: u64,
     /// Added to the pointer.
     pub offset: i64,
 }
@@ -55,8 +58,8 @@ pub struct Condition {
 /// What to record when a probe point is hit.
 ///
 /// `data[0..8]` is filled with the register `register`; then `reads` are done in order, each able
-/// to use what an earlier one brought; then the record is kept if there are no conditions or any
-/// of them holds.
+/// to use what an earlier one brought. The record is dropped if there are conditions and none of
+/// them holds.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Capture {
@@ -66,6 +69,9 @@ pub struct Capture {
     pub register: u32,
     pub read_count: u32,
     pub condition_count: u32,
+    /// The conditions are looked at after so many reads; the rest is read only if they hold.
+    pub condition_after: u32,
+    pub reserved: u32,
     pub reads: [Read; MAX_READS],
     pub conditions: [Condition; MAX_CONDITIONS],
 }
@@ -165,5 +171,5 @@ unsafe impl Plain for Header {}
 unsafe impl Plain for Record {}
 // SAFETY: `repr(C)`; a `Header` (24 bytes, alignment 8) and a u64; no padding.
 unsafe impl Plain for Control {}
-// SAFETY: `repr(C)`; four u32, then `Read`s of 4 × u16 and an i64, then u16 pairs; no padding.
+// SAFETY: `repr(C)`; six u32, then `Read`s of 4 × u16, a u64 and an i64, then u16 pairs; no padding.
 unsafe impl Plain for Capture {}

@@ -156,16 +156,24 @@ pub fn capture(ctx: ProbeContext) -> u32 {
     };
 
     for (i, read) in program.reads.iter().enumerate().take(MAX_READS) {
+        if i as u32 == program.condition_after && !wanted(program, data) {
+            return 0;
+        }
         if i as u32 >= program.read_count {
             break;
         }
         // Masks, not comparisons: the verifier follows them through whatever the compiler does, and
         // they keep each access within `data` (the assertions in `tracer_common`).
         let base = usize::from(read.base) & 0xf8;
+        let guard_at = usize::from(read.guard_at) & 0xf8;
         let to = usize::from(read.to) & 0x38;
         let len = usize::from(read.len) & 0x7f;
-        if base > DATA_LEN - 8 {
+        if base > DATA_LEN - 8 || guard_at > DATA_LEN - 8 {
             break;
+        }
+        // SAFETY: `guard_at` is a multiple of 8 with 8 bytes of `data` behind it.
+        if read.guard != 0 && unsafe { data.add(guard_at).cast::<u64>().read() } != read.guard {
+            continue;
         }
         // SAFETY: `base` is a multiple of 8 with 8 bytes of `data` behind it.
         let pointer = unsafe { data.add(base).cast::<u64>().read() };
@@ -175,23 +183,25 @@ pub fn capture(ctx: ProbeContext) -> u32 {
             record.header.faults |= 1 << i;
         }
     }
+    if record.header.faults != 0 {
+        warn!(&ctx, "probe {}: reads failed: {:x}", program.point, record.header.faults);
+    }
+    output(record, BPF_RB_NO_WAKEUP);
+    0
+}
 
-    let mut keep = program.condition_count == 0;
+/// Whether any of the conditions holds, or there are none.
+#[inline(always)]
+fn wanted(program: &Capture, data: *const u8) -> bool {
+    let mut wanted = program.condition_count == 0;
     for (i, condition) in program.conditions.iter().enumerate().take(MAX_CONDITIONS) {
         let at = usize::from(condition.at) & 0xff;
         if (i as u32) < program.condition_count && at < DATA_LEN {
             // SAFETY: `at` is within `data`.
-            keep |= u16::from(unsafe { data.add(at).read() }) == condition.value;
+            wanted |= u16::from(unsafe { data.add(at).read() }) == condition.value;
         }
     }
-    if record.header.faults != 0 {
-        keep = true;
-        warn!(&ctx, "probe {}: reads failed: {:x}", program.point, record.header.faults);
-    }
-    if keep {
-        output(record, BPF_RB_NO_WAKEUP);
-    }
-    0
+    wanted
 }
 
 /// At the dynamic linker's `_dl_debug_state`: stops a process that we started, so that user space
@@ -228,17 +238,19 @@ pub fn exited(ctx: RawTracePointContext) -> u32 {
     if unsafe { WATCHED.get(&control.header.pid) }.is_none() {
         return 0;
     }
-    let Some(offset) = SETTINGS.get(setting::EXIT_CODE_OFFSET) else { return 0 };
-    // SAFETY: the tracepoint's first argument is the ending `struct task_struct *`.
-    let task: u64 = ctx.arg(0);
-    let exit_code = task.wrapping_add(*offset) as *const i32;
-    let mut code = MaybeUninit::<i32>::zeroed();
-    // SAFETY: the helper checks the address.
-    if let Ok(read) = unsafe { bpf_probe_read_kernel(exit_code) } {
-        code.write(read);
+    // What user space can't take for an exit code, should reading it fail.
+    control.value = u64::MAX;
+    if let Some(offset) = SETTINGS.get(setting::EXIT_CODE_OFFSET)
+        && *offset != 0
+    {
+        // The tracepoint's first argument is the ending `struct task_struct *`.
+        let task: u64 = ctx.arg(0);
+        let exit_code = task.wrapping_add(*offset) as *const u32;
+        // SAFETY: the helper checks the address.
+        if let Ok(code) = unsafe { bpf_probe_read_kernel(exit_code) } {
+            control.value = u64::from(code);
+        }
     }
-    // SAFETY: zeroed or written above.
-    control.value = unsafe { code.assume_init() } as u32 as u64;
     output(&control, BPF_RB_FORCE_WAKEUP);
     0
 }

@@ -1,5 +1,7 @@
 //! External tracer of Tenstorrent device memory.
 
+pub mod abi;
 pub mod ledger;
 pub mod probe;
 pub mod report;
+pub mod stream;

@@ -120,7 +120,7 @@ impl<'a> Deriver<'a> {
         let size = self.settle("size", [
             returned("size"),
             set("size", Some(8), &is_long, 0),
-            self.holder("is_valid_region").and_then(|f| f.only_read_of_this(8)),
+            self.holder("is_valid_region").and_then(|f| f.only_read(8)),
         ])?;
         let page_size = self.settle("page_size", [returned("page_size"), set("page size", Some(8), &is_long, 1)])?;
         let buffer_type = self.settle("buffer_type", [
@@ -229,7 +229,7 @@ impl<'a> Deriver<'a> {
         let by_slot = self.testimony(function, Vec::new());
         // A local symbol, there only in a library with .symtab.
         let by_name = self.method("Device", "id");
-        self.settle("chip_id", [by_slot.returned(), by_name.and_then(|f| f.returned())])
+        self.settle("chip_id", [in_vtable(by_slot.returned(), slot), by_name.and_then(|f| f.returned())])
     }
 
     fn mesh_id(&self) -> Result<Field, AbiError> {
@@ -261,7 +261,9 @@ impl<'a> Deriver<'a> {
         };
         let prefix = implementation.followed();
         self.settle("mesh_id", [
-            by_slot.and_then(|function| self.testimony(function, prefix.clone()).returned()),
+            by_slot.and_then(|function| {
+                in_vtable(self.testimony(function, prefix.clone()).returned(), slot.unwrap_or_default())
+            }),
             self.method(class, "id").and_then(|f| Testimony { prefix, ..f }.returned()),
         ])
     }
@@ -443,12 +445,6 @@ impl Testimony<'_> {
         Self { this: this_after_result(), ..self }
     }
 
-    /// The only field of `this` itself that the function reads, `width` bytes wide; what it reads
-    /// of other arguments doesn't count.
-    fn only_read_of_this(&self, width: u8) -> Option<Witness> {
-        self.only_read(width)
-    }
-
     /// Where a `create` that returns a `shared_ptr<Buffer>` through a hidden pointer stores its
     /// address argument: the path from the `Buffer`.
     fn through_result(&self) -> Option<Witness> {
@@ -470,7 +466,12 @@ impl Testimony<'_> {
     }
 }
 
-/// Whether a base is what the function was entered with in the register of its hidden result.
+/// A witness that was found through a slot of its class's vtable.
+fn in_vtable(witness: Option<Witness>, slot: i64) -> Option<Witness> {
+    witness.map(|witness| Witness { source: format!("vtable slot {slot:#x}: {}", witness.source), ..witness })
+}
+
+/// What the register of a function's hidden result held at its entry.
 pub fn hidden_result() -> Value {
     Value::symbolic(Base::Argument(tracer_common::register::RDI))
 }

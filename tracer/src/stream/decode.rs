@@ -1,0 +1,207 @@
+//! Records in, events out.
+
+use thiserror::Error;
+use tracer_common::{BLOCK_AT, Capture, Control, DATA_LEN, Header, POINT_EXEC, POINT_EXIT, POINT_LINKED};
+
+use super::plan::{BufferPlan, Location, Plan, PlanError, plan};
+use crate::{
+    abi::{Abi, PointKind},
+    ledger::{
+        AllocatorPointer, Buffer, BufferType, Device, DeviceKind, Event, EventKind, Exit, Layout, Nanoseconds,
+        ObjectPointer, Ownership,
+    },
+};
+
+/// A record that says nothing that can be accounted for. Whoever meets one counts it as lost.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum DecodeError {
+    #[error("a record of {0} bytes, which no probe point sends")]
+    Length(usize),
+    #[error("a record of probe point {0}, which isn't known")]
+    Point(u32),
+    #[error("the target's memory couldn't be read (faults {faults:#x}, needed {needed:#x})")]
+    Fault { faults: u32, needed: u32 },
+    #[error("buffer type {0}, which no release has")]
+    BufferType(u64),
+    #[error("a device whose vtable, {0:#x}, is neither a chip's nor a mesh's")]
+    Device(u64),
+    #[error("`owns_data` is {0}, which is no bool")]
+    Ownership(u64),
+}
+
+/// What a record says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decoded {
+    /// Something about memory.
+    Memory(Event),
+    /// A thread of a watched process ended; if it was the last, this is how the process did.
+    ThreadExit { pid: u32, exit: Option<Exit> },
+    /// A process that we hold executed a program and is stopped.
+    Executed { pid: u32 },
+    /// A process that we hold loaded a library and is stopped.
+    Linked { pid: u32 },
+}
+
+/// Knows every probe point that is on.
+#[derive(Debug)]
+pub struct Stream {
+    points: Vec<KnownPoint>,
+    started_at: u64,
+}
+
+#[derive(Debug)]
+struct KnownPoint {
+    kind: PointKind,
+    plan: Plan,
+    chip_vtable: u64,
+    mesh_vtable: u64,
+}
+
+impl Stream {
+    /// `started_at`: the trace's start by `CLOCK_MONOTONIC`, in nanoseconds.
+    pub fn new(started_at: u64) -> Self {
+        Self { points: Vec::new(), started_at }
+    }
+
+    /// Plans the captures for all probe points of a library that is loaded with `bias`: each
+    /// point's offset in the library's file, and what to capture there.
+    ///
+    /// # Errors
+    /// When a point can't be captured.
+    pub fn add(&mut self, abi: &Abi, bias: u64) -> Result<Vec<(u64, Capture)>, PlanError> {
+        let mut captures = Vec::new();
+        let mut points = Vec::new();
+        for point in &abi.points {
+            let plan = plan(abi, point, bias, (self.points.len() + points.len()) as u32)?;
+            captures.push((point.file_offset, plan.capture));
+            points.push(KnownPoint {
+                kind: point.kind,
+                plan,
+                chip_vtable: bias.wrapping_add(abi.chip_vtable),
+                mesh_vtable: bias.wrapping_add(abi.mesh_vtable),
+            });
+        }
+        self.points.append(&mut points);
+        Ok(captures)
+    }
+
+    /// Reads one record.
+    ///
+    /// # Errors
+    /// See [`DecodeError`].
+    pub fn decode(&self, record: &[u8]) -> Result<Decoded, DecodeError> {
+        let length = DecodeError::Length(record.len());
+        let Some(header) = read_header(record) else { return Err(length) };
+        match header.point {
+            POINT_EXEC => Ok(Decoded::Executed { pid: header.pid }),
+            POINT_LINKED => Ok(Decoded::Linked { pid: header.pid }),
+            POINT_EXIT => {
+                let status = record.get(size_of::<Header>()..size_of::<Control>()).ok_or(length)?;
+                Ok(Decoded::ThreadExit { pid: header.pid, exit: exit(number(status)) })
+            }
+            point => {
+                let known = self.points.get(point as usize).ok_or(DecodeError::Point(point))?;
+                let data = record.get(size_of::<Header>()..size_of::<Header>() + DATA_LEN).ok_or(length)?;
+                let kind = known.event(data, header.faults)?;
+                Ok(Decoded::Memory(Event {
+                    pid: header.pid,
+                    tid: header.tid,
+                    time: Nanoseconds(header.time_ns.saturating_sub(self.started_at)),
+                    kind,
+                }))
+            }
+        }
+    }
+}
+
+impl KnownPoint {
+    fn event(&self, data: &[u8], faults: u32) -> Result<EventKind, DecodeError> {
+        let fields = Fields { data, faults };
+        let object = fields.get(&self.plan.object)?;
+        let Some(plan) = &self.plan.buffer else { return Ok(EventKind::BulkFree(AllocatorPointer(object))) };
+        let buffer = self.buffer(&fields, plan, ObjectPointer(object))?;
+        Ok(match (self.kind, buffer.ownership) {
+            (PointKind::Allocate, _) if fields.get(&plan.hooked)? != 0 => EventKind::Hooked(buffer),
+            (PointKind::Allocate, _) => EventKind::Allocate(buffer),
+            (PointKind::Deallocate, _) => EventKind::Deallocate(buffer),
+            (PointKind::Create, _) => EventKind::Create(buffer),
+            // The kernel's side sends only owning buffers that never got an address.
+            (PointKind::Destroy, Ownership::Owning) => EventKind::Failed(buffer),
+            (PointKind::Destroy, Ownership::NonOwning) => EventKind::Destroy(buffer),
+            (PointKind::BulkFree, _) => EventKind::BulkFree(buffer.allocator),
+        })
+    }
+
+    fn buffer(&self, fields: &Fields<'_>, plan: &BufferPlan, object: ObjectPointer) -> Result<Buffer, DecodeError> {
+        let vtable = fields.get(&plan.device_vtable)?;
+        let (kind, id) = if vtable == self.chip_vtable {
+            (DeviceKind::Chip, &plan.chip_id)
+        } else if vtable == self.mesh_vtable {
+            (DeviceKind::Mesh, &plan.mesh_id)
+        } else {
+            return Err(DecodeError::Device(vtable));
+        };
+        let device = Device { kind, id: fields.get(id)? as u32 };
+        let buffer_type = fields.get(&plan.buffer_type)?;
+        Ok(Buffer {
+            object,
+            allocator: AllocatorPointer(fields.get(&plan.allocator)?),
+            device,
+            address: fields.get(&plan.address)?,
+            size: fields.get(&plan.size)?,
+            page_size: fields.get(&plan.page_size)?,
+            buffer_type: BufferType::from_number(buffer_type).ok_or(DecodeError::BufferType(buffer_type))?,
+            layout: Layout::from_number(fields.get(&plan.layout)?),
+            unique_id: plan.unique_id.as_ref().map(|location| fields.get(location)).transpose()?,
+            ownership: match fields.get(&plan.owns_data)? {
+                0 => Ownership::NonOwning,
+                1 => Ownership::Owning,
+                other => return Err(DecodeError::Ownership(other)),
+            },
+        })
+    }
+}
+
+struct Fields<'a> {
+    data: &'a [u8],
+    faults: u32,
+}
+
+impl Fields<'_> {
+    fn get(&self, location: &Location) -> Result<u64, DecodeError> {
+        if self.faults & location.needs != 0 {
+            return Err(DecodeError::Fault { faults: self.faults, needed: location.needs });
+        }
+        let bytes = self.data.get(location.at..location.at + usize::from(location.width));
+        Ok(bytes.map(number).unwrap_or_default())
+    }
+}
+
+/// A little-endian number of up to 8 bytes.
+fn number(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().take(8).fold(0, |value, byte| value << 8 | u64::from(*byte))
+}
+
+fn read_header(record: &[u8]) -> Option<Header> {
+    let bytes = record.get(..size_of::<Header>())?;
+    let u32_at = |at: usize| number(&bytes[at..at + 4]) as u32;
+    Some(Header {
+        time_ns: number(&bytes[..8]),
+        pid: u32_at(8),
+        tid: u32_at(12),
+        point: u32_at(16),
+        faults: u32_at(20),
+    })
+}
+
+/// How a process ended, from `task_struct.exit_code` (the encoding of `wait(2)`). `None` where the
+/// kernel side couldn't read it.
+fn exit(status: u64) -> Option<Exit> {
+    let status = i32::try_from(status).ok()?;
+    Some(match status & 0x7f {
+        0 => Exit::Code(status >> 8 & 0xff),
+        signal => Exit::Signal(signal),
+    })
+}
+
+const _: () = assert!(BLOCK_AT.is_multiple_of(8));

@@ -1,0 +1,253 @@
+//! Turns field paths into a capture program: few reads, the buffer's object in one block.
+
+use thiserror::Error;
+use tracer_common::{BLOCK_AT, Capture, Condition, MAX_CONDITIONS, MAX_READ_LEN, MAX_READS, Read, register};
+
+use crate::abi::{Abi, FieldPath, Holder, Point, PointKind};
+
+/// A library's layout that doesn't fit into a capture program.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum PlanError {
+    #[error("{point}: needs more than the {MAX_READS} reads that a probe can do")]
+    TooManyReads { point: String },
+    #[error("{point}: field at {path} can't be captured: {reason}")]
+    Field { point: String, path: String, reason: &'static str },
+}
+
+/// Where in a record's data a field's bytes stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Location {
+    pub at: usize,
+    pub width: u8,
+    /// The reads that must have worked for the bytes to mean anything, as a mask.
+    pub needs: u32,
+}
+
+/// A capture program, and where it puts what.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub capture: Capture,
+    /// The pointer to the buffer; at a bulk free, to the allocator.
+    pub object: Location,
+    pub buffer: Option<BufferPlan>,
+}
+
+#[derive(Clone, Debug)]
+pub struct BufferPlan {
+    pub size: Location,
+    pub page_size: Location,
+    pub buffer_type: Location,
+    pub layout: Location,
+    pub owns_data: Location,
+    pub allocator: Location,
+    pub status: Location,
+    pub hooked: Location,
+    pub address: Location,
+    pub unique_id: Option<Location>,
+    pub device_vtable: Location,
+    pub chip_id: Location,
+    pub mesh_id: Location,
+}
+
+/// Plans the capture at one probe point. `bias` is what the dynamic linker added to the library's
+/// virtual addresses; `number` comes back in each record.
+///
+/// # Errors
+/// When the fields lie so that they can't all be read.
+pub fn plan(abi: &Abi, point: &Point, bias: u64, number: u32) -> Result<Plan, PlanError> {
+    let mut planner = Planner {
+        point,
+        capture: Capture { point: number, ..Capture::default() },
+        next_slot: 8,
+
+    };
+    let object = planner.object()?;
+    let buffer = match point.kind {
+        PointKind::BulkFree => None,
+        _ => Some(planner.buffer(abi, bias, object)?),
+    };
+    Ok(Plan { capture: planner.capture, object, buffer })
+}
+
+struct Planner<'a> {
+    point: &'a Point,
+    capture: Capture,
+    next_slot: usize,
+}
+
+impl Planner<'_> {
+    fn read(&mut self, read: Read) -> Result<u32, PlanError> {
+        let index = self.capture.read_count;
+        let slot = self
+            .capture
+            .reads
+            .get_mut(index as usize)
+            .ok_or_else(|| PlanError::TooManyReads { point: self.point.function.clone() })?;
+        *slot = read;
+        self.capture.read_count += 1;
+        Ok(index)
+    }
+
+    /// A place of its own for a read of at most 8 bytes.
+    fn slot(&mut self) -> Result<usize, PlanError> {
+        let at = self.next_slot;
+        if at >= BLOCK_AT {
+            return Err(PlanError::TooManyReads { point: self.point.function.clone() });
+        }
+        self.next_slot += 8;
+        Ok(at)
+    }
+
+    fn small(&mut self, from: Location, offset: i64, width: u8) -> Result<Location, PlanError> {
+        let at = self.slot()?;
+        self.small_at(at, from, offset, width, None)
+    }
+
+    fn small_at(
+        &mut self,
+        at: usize,
+        from: Location,
+        offset: i64,
+        width: u8,
+        guard: Option<(Location, u64)>,
+    ) -> Result<Location, PlanError> {
+        let index = self.read(Read {
+            base: from.at as u16,
+            to: at as u16,
+            len: u16::from(width),
+            guard_at: guard.map_or(0, |(location, _)| location.at as u16),
+            guard: guard.map_or(0, |(_, value)| value),
+            offset,
+        })?;
+        Ok(Location { at, width, needs: from.needs | 1 << index })
+    }
+
+    /// The pointer to the object, from where the probe point has it.
+    fn object(&mut self) -> Result<Location, PlanError> {
+        let mut location = Location { at: 0, width: 8, needs: 0 };
+        match self.point.holder {
+            Holder::Register(register) => self.capture.register = register,
+            Holder::Stack(offset) => {
+                self.capture.register = register::RSP;
+                location = self.small(location, offset, 8)?;
+            }
+        }
+        for deref in &self.point.derefs {
+            location = self.small(location, *deref, 8)?;
+        }
+        Ok(location)
+    }
+
+    fn refuse(&self, path: &FieldPath, reason: &'static str) -> PlanError {
+        PlanError::Field { point: self.point.function.clone(), path: path.to_string(), reason }
+    }
+
+    fn buffer(&mut self, abi: &Abi, bias: u64, object: Location) -> Result<BufferPlan, PlanError> {
+        let fields = &abi.fields;
+        let prefix = &fields.size.path.derefs;
+        let mut base = object;
+        for deref in prefix {
+            base = self.small(base, *deref, 8)?;
+        }
+        // One block from the first field on that lies in the same object.
+        let near = [
+            &fields.device.path,
+            &fields.size.path,
+            &fields.page_size.path,
+            &fields.buffer_type.path,
+            &fields.layout.path,
+            &fields.owns_data.path,
+            &fields.allocator.path,
+            &fields.status.path,
+            &fields.hooked.path,
+            &fields.address.path,
+        ];
+        let start = near.iter().map(|path| path.offset).min().unwrap_or(0) & !7;
+        let end = near.iter().map(|path| path.offset + i64::from(path.width)).max().unwrap_or(0);
+        for path in near {
+            if path.derefs != *prefix {
+                return Err(self.refuse(path, "it isn't in the object that holds the size"));
+            }
+            if path.offset + i64::from(path.width) - start > MAX_READ_LEN as i64 {
+                return Err(self.refuse(path, "it lies too far from the other fields"));
+            }
+        }
+        let block = self.read(Read {
+            base: base.at as u16,
+            to: BLOCK_AT as u16,
+            len: (end - start) as u16,
+            offset: start,
+            ..Read::default()
+        })?;
+        let needs = base.needs | 1 << block;
+        let in_block = |path: &FieldPath| Location {
+            at: BLOCK_AT + (path.offset - start) as usize,
+            width: path.width,
+            needs,
+        };
+        let owns_data = in_block(&fields.owns_data.path);
+        let status = in_block(&fields.status.path);
+        if self.point.kind == PointKind::Destroy {
+            // Of owning buffers only those tell anything whose allocation failed.
+            let conditions: [Condition; MAX_CONDITIONS] = [
+                Condition { at: owns_data.at as u16, value: 0 },
+                Condition { at: status.at as u16, value: u16::from(fields.requested) },
+            ];
+            self.capture.conditions = conditions;
+            self.capture.condition_count = MAX_CONDITIONS as u32;
+        }
+        self.capture.condition_after = self.capture.read_count;
+
+        let device = in_block(&fields.device.path);
+        if !device.at.is_multiple_of(8) {
+            return Err(self.refuse(&fields.device.path, "a pointer must be aligned"));
+        }
+        let vtable = self.small(device, 0, 8)?;
+        let chip = (vtable, bias.wrapping_add(abi.chip_vtable));
+        let mesh = (vtable, bias.wrapping_add(abi.mesh_vtable));
+        // A device is of one class only, so the two share a place.
+        let id = self.slot()?;
+        let chip_id = self.followed(id, device, &fields.chip_id.path, chip)?;
+        let mesh_id = self.followed(id, device, &fields.mesh_id.path, mesh)?;
+        let unique_id = match &fields.unique_id {
+            // Births are what it serves; an end is told apart by the object's address.
+            Some(field) if matches!(self.point.kind, PointKind::Allocate | PointKind::Create) => {
+                if field.path.derefs != *prefix {
+                    return Err(self.refuse(&field.path, "it isn't in the object that holds the size"));
+                }
+                Some(self.small(base, field.path.offset, field.path.width)?)
+            }
+            _ => None,
+        };
+        Ok(BufferPlan {
+            size: in_block(&fields.size.path),
+            page_size: in_block(&fields.page_size.path),
+            buffer_type: in_block(&fields.buffer_type.path),
+            layout: in_block(&fields.layout.path),
+            owns_data,
+            allocator: in_block(&fields.allocator.path),
+            status,
+            hooked: in_block(&fields.hooked.path),
+            address: in_block(&fields.address.path),
+            unique_id,
+            device_vtable: vtable,
+            chip_id,
+            mesh_id,
+        })
+    }
+
+    /// A field of the object at `from`, read only for objects of one class.
+    fn followed(
+        &mut self,
+        at: usize,
+        from: Location,
+        path: &FieldPath,
+        class: (Location, u64),
+    ) -> Result<Location, PlanError> {
+        let mut location = from;
+        for deref in &path.derefs {
+            location = self.small_at(at, location, *deref, 8, Some(class))?;
+        }
+        self.small_at(at, location, path.offset, path.width, Some(class))
+    }
+}

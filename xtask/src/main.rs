@@ -3,6 +3,7 @@
 //! Each command sets up what it needs, can be stopped and run again, and says what to do when it
 //! can't go on. Long output goes to a log under `target/xtask/`; what went wrong is shown.
 
+mod bench;
 mod ci;
 mod demo;
 mod ebpf;
@@ -35,16 +36,26 @@ enum Command {
     Demo(demo::Options),
     Test(test::Options),
     Ci(ci::Options),
+    Bench(bench::Options),
     Ebpf(ebpf::Options),
     Ttnn(ttnn::Options),
 }
 
-fn main() -> anyhow::Result<ExitCode> {
+fn main() -> ExitCode {
+    // Not returned from main: with RUST_BACKTRACE set that would print our own stack.
+    run().unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run() -> anyhow::Result<ExitCode> {
     let progress = Progress::new();
     match Arguments::parse().command {
         Command::Demo(options) => demo::main(&progress, &options)?,
         Command::Test(options) => return test::main(&progress, &options),
         Command::Ci(options) => return ci::main(&progress, &options),
+        Command::Bench(options) => bench::main(&progress, &options)?,
         Command::Ebpf(options) => ebpf::main(&progress, &options)?,
         Command::Ttnn(options) => ttnn::main(&progress, &options)?,
     }

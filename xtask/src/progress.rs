@@ -95,6 +95,14 @@ impl Step {
         }
     }
 
+    /// Tells how far the step has come.
+    pub fn tell(&self, message: &str) {
+        match &self.bar {
+            Some(bar) => bar.set_message(message.to_owned()),
+            None => eprintln!("    {}: {message}", self.name),
+        }
+    }
+
     /// Runs a command with its output in the step's log; when it fails, the error has the output's
     /// last lines.
     pub fn run(&self, command: &mut Command) -> Result<()> {

@@ -52,7 +52,6 @@ pub struct Environment {
     pub version: String,
     pub python: PathBuf,
     /// TT-Metal itself, `libtt_metal.so`.
-    #[expect(dead_code, reason = "the benchmark is yet to come")]
     pub library: PathBuf,
 }
 

@@ -1,0 +1,41 @@
+"""The program that `cargo xtask bench` measures: loop.py CLUSTER.yaml LIBTT_METAL.
+
+Says "ready" once the device is open. For each line with a number N on stdin it allocates and frees
+N tensors and answers with the nanoseconds that each took.
+"""
+
+import ctypes
+import gc
+import os
+import sys
+import time
+
+cluster, library = sys.argv[1:]
+os.environ["TT_METAL_MOCK_CLUSTER_DESC_PATH"] = cluster
+os.environ.setdefault("TT_LOGGER_LEVEL", "error")
+# This copy of the library, not the wheel's own: the loader takes what it has under that name.
+ctypes.CDLL(library, ctypes.RTLD_GLOBAL)
+
+import ttnn  # noqa: E402
+
+device = ttnn.open_device(device_id=0)
+answers = os.fdopen(os.dup(1), "w", buffering=1)
+
+
+def run(count):
+    empty, deallocate = ttnn.empty, ttnn.deallocate
+    shape, dtype, layout = (1, 1, 32, 32), ttnn.bfloat16, ttnn.TILE_LAYOUT
+    # The other processes have had the caches meanwhile.
+    for _ in range(count // 10):
+        deallocate(empty(shape, dtype, layout, device))
+    start = time.perf_counter_ns()
+    for _ in range(count):
+        deallocate(empty(shape, dtype, layout, device))
+    return (time.perf_counter_ns() - start) / count
+
+
+gc.disable()
+answers.write("ready\n")
+for line in sys.stdin:
+    answers.write(f"{run(int(line))}\n")
+ttnn.close_device(device)

@@ -1,0 +1,159 @@
+//! docs/benchmark.md, from what was measured.
+
+use std::{fmt::Write as _, fs, process::Command, thread};
+
+use anyhow::{Context as _, Result};
+
+use super::{
+    Measured, Options, Way,
+    statistics::{Quartiles, Spread, median},
+};
+use crate::sh;
+
+/// "What tracing adds is at most so many times what as many empty probe hits add."
+const LIMIT: f64 = 1.6;
+
+pub fn document(measured: &[Measured], options: &Options) -> Result<String> {
+    let mut text = String::from(
+        "# What tracing costs\n\n\
+         Microseconds per `ttnn.empty` + `ttnn.deallocate` of a `[1, 1, 32, 32]` bfloat16 tile tensor \
+         in DRAM, on a mock Wormhole n150: the worst case, since nothing else happens. Made by \
+         `cargo xtask bench`, which installs bpftrace by apt if it is missing.\n\n",
+    );
+    for line in machine()? {
+        writeln!(text, "- {line}")?;
+    }
+    writeln!(
+        text,
+        "- {} rounds of {} turns of {} allocations for each release and way",
+        options.rounds, options.turns, options.allocations
+    )?;
+    text.push_str(
+        "\nOne machine, shared and noisy: the microseconds are only its own, the ratios are what \
+         counts. All ways of tracing are measured in one run: four processes, each with its own copy \
+         of the library, take turns of some milliseconds, and only neighbouring turns are compared. \
+         \"Added\" is the median difference from the untraced neighbour; brackets hold the quartiles \
+         of all turns or, after \"rounds\", the least and the most that one round gave.\n",
+    );
+    for release in measured {
+        text.push('\n');
+        text.push_str(&table(release)?);
+    }
+    Ok(text)
+}
+
+/// One release's part.
+fn table(release: &Measured) -> Result<String> {
+    let mut text = String::new();
+    writeln!(text, "## ttnn {}\n", release.version)?;
+    writeln!(
+        text,
+        "| | µs | × untraced | added µs | probe hits | added ns per hit |\n|---|---|---|---|---|---|"
+    )?;
+    for (i, way) in release.ways.iter().enumerate() {
+        let time = Quartiles::of(release.turns().map(|turn| turn[i] / 1000.0));
+        let ratio = median(release.turns().map(|turn| turn[i] / turn[0]));
+        let name = match way {
+            Way::Untraced => "untraced",
+            Way::TwoEmpty => "two empty bpftrace uprobes, where a buffer is allocated and freed",
+            Way::AllEmpty => "empty bpftrace uprobes wherever tt-memtrace has one",
+            Way::TtMemtrace => "`tt-memtrace attach`",
+        };
+        write!(
+            text,
+            "| {name} | {:.1} [{:.1}–{:.1}] | {ratio:.2} |",
+            time.median, time.first, time.third
+        )?;
+        if *way == Way::Untraced {
+            writeln!(text, " | | |")?;
+        } else {
+            let added = release.added(i);
+            let per_hit = Spread::of(&release.added_per_hit(i));
+            writeln!(
+                text,
+                " {:.2} [{:.2}–{:.2}] | {:.1} | {:.0}; rounds {:.0}–{:.0} |",
+                added.median / 1000.0,
+                added.first / 1000.0,
+                added.third / 1000.0,
+                release.hits[i],
+                per_hit.median,
+                per_hit.least,
+                per_hit.most,
+            )?;
+        }
+    }
+    text.push('\n');
+    if let Some(same) = release.ratio(Way::TtMemtrace, Way::AllEmpty)
+        && let Some(two) = release.ratio(Way::TtMemtrace, Way::TwoEmpty)
+    {
+        writeln!(
+            text,
+            "A hit of tt-memtrace adds **{:.2}** times (rounds {:.2}–{:.2}) what an empty hit at the \
+             same places adds, and {:.2} times (rounds {:.2}–{:.2}) what one of the two adds. The \
+             limit that the project sets itself is {LIMIT}.",
+            same.median, same.least, same.most, two.median, two.least, two.most
+        )?;
+    }
+    if let Some((received, lost)) = release.events {
+        writeln!(
+            text,
+            "tt-memtrace received {received} events and lost {lost}."
+        )?;
+    }
+    Ok(text)
+}
+
+impl Measured {
+    fn turns(&self) -> impl Iterator<Item = &[f64]> {
+        self.rounds
+            .iter()
+            .flat_map(|round| round.turns.iter().map(Vec::as_slice))
+    }
+
+    /// Nanoseconds more than the untraced neighbour, over all turns.
+    fn added(&self, way: usize) -> Quartiles {
+        Quartiles::of(self.turns().map(|turn| turn[way] - turn[0]))
+    }
+
+    /// The same per probe hit, for each round.
+    fn added_per_hit(&self, way: usize) -> Vec<f64> {
+        self.rounds
+            .iter()
+            .map(|round| {
+                median(round.turns.iter().map(|turn| turn[way] - turn[0])) / self.hits[way]
+            })
+            .collect()
+    }
+
+    /// What a hit adds in one way, over what it adds in another, round by round.
+    fn ratio(&self, way: Way, base: Way) -> Option<Spread> {
+        let index = |wanted| self.ways.iter().position(|way| *way == wanted);
+        let ratios: Vec<f64> = self
+            .added_per_hit(index(way)?)
+            .into_iter()
+            .zip(self.added_per_hit(index(base)?))
+            .map(|(way, base)| way / base)
+            .collect();
+        Some(Spread::of(&ratios))
+    }
+}
+
+fn machine() -> Result<[String; 4]> {
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").context("kernel release")?;
+    let cpus = fs::read_to_string("/proc/cpuinfo").context("read /proc/cpuinfo")?;
+    let model = cpus
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1))
+        .unwrap_or("unknown");
+    let count = thread::available_parallelism().map_or(0, usize::from);
+    let bpftrace = sh::output(Command::new("bpftrace").arg("--version"))?;
+    Ok([
+        format!("Kernel {}", kernel.trim()),
+        format!("CPU {model}, {count} of them for us"),
+        bpftrace,
+        format!(
+            "Date {}",
+            sh::output(Command::new("date").args(["-u", "+%F"]))?
+        ),
+    ])
+}

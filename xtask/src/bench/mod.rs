@@ -1,0 +1,303 @@
+//! `cargo xtask bench`: what tracing costs, for docs/benchmark.md.
+//!
+//! On a shared machine the same loop takes half or twice as long from one second to the next, so
+//! nothing is compared across seconds. Four processes run the loop, one untraced, the others traced
+//! each in its own way; they take turns of a few milliseconds, in an order that rotates, and only
+//! neighbouring turns are compared. Each process has its own copy of the library, so that nobody's
+//! probes touch another. A round starts all of them anew and swaps the copies.
+
+mod looper;
+mod markdown;
+mod statistics;
+mod tracer;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    program,
+    progress::{Progress, Step},
+    python, sh,
+    ttnn::{self, Environment, RELEASES},
+};
+use looper::Looper;
+use tracer::Tracer;
+
+/// Measure what tracing costs and write docs/benchmark.md.
+///
+/// Measures `ttnn.empty` + `ttnn.deallocate` on a mock n150, on ttnn 0.81.1 and 0.77.0: untraced,
+/// with empty bpftrace probes, and under tt-memtrace. Takes some minutes; use a quiet machine.
+/// Installs bpftrace by apt when missing; the tracers run by sudo when you are not root.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Rounds for each release.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Turns of each process in a round.
+    #[arg(long, default_value_t = 400)]
+    turns: usize,
+    /// Allocations in a turn.
+    #[arg(long, default_value_t = 300)]
+    allocations: u32,
+    /// Print the table only.
+    #[arg(long)]
+    dry_run: bool,
+    /// Leave tt-memtrace out, to judge the machine; implies --dry-run.
+    #[arg(long)]
+    without_tracer: bool,
+}
+
+/// How a process is traced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Untraced,
+    /// Two empty probes: where a buffer is allocated and where it is freed.
+    TwoEmpty,
+    /// Empty probes where tt-memtrace has its own.
+    AllEmpty,
+    TtMemtrace,
+}
+
+impl Way {
+    const ALL: [Self; 4] = [
+        Self::Untraced,
+        Self::TwoEmpty,
+        Self::AllEmpty,
+        Self::TtMemtrace,
+    ];
+}
+
+/// Where the two empty probes go, and tt-memtrace's.
+const ALLOCATE: &str = "_ZN2tt8tt_metal12GraphTracker14track_allocateEPKNS0_6BufferE";
+const FREE: &str = "_ZN2tt8tt_metal13AllocatorImpl17deallocate_bufferEPNS0_6BufferE";
+const FREE_ALL: &str = "_ZN2tt8tt_metal13AllocatorImpl18deallocate_buffersEv";
+const DESTROY: &str = "_ZN2tt8tt_metal6BufferD1Ev";
+/// How the names of `create` for a non-owning buffer begin: device, address, size, page size.
+const CREATE_NON_OWNING: [&str; 2] = [
+    "_ZN2tt8tt_metal10BufferImpl6createEPNS0_7IDeviceEmmm",
+    "_ZN2tt8tt_metal6Buffer6createEPNS0_7IDeviceEmmm",
+];
+
+/// What was measured on one release.
+pub struct Measured {
+    version: String,
+    ways: Vec<Way>,
+    /// Probe hits per allocation and free, by way.
+    hits: Vec<f64>,
+    rounds: Vec<Round>,
+    /// Events that tt-memtrace has seen and lost in all rounds.
+    events: Option<(u64, u64)>,
+}
+
+/// One round: the nanoseconds per allocation and free, for each turn and in it for each way.
+pub struct Round {
+    turns: Vec<Vec<f64>>,
+}
+
+pub fn main(progress: &Progress, options: &Options) -> Result<()> {
+    let python = python::for_ttnn().ok_or_else(python::none_for_ttnn)?;
+    let tracer = if options.without_tracer {
+        None
+    } else {
+        Some(program::tracer(progress)?)
+    };
+    let environments = ttnn::prepare(progress, &python, &RELEASES)?;
+    progress.step("bpftrace", |step| sh::apt_install(step, &["bpftrace"]))?;
+    if !sh::is_root()? {
+        println!("Tracing needs root: the tracers run by sudo, which may ask for your password.");
+    }
+
+    let dir = sh::target_dir().join("bench");
+    let mut measured = Vec::new();
+    for environment in &environments {
+        let name = format!("measure on ttnn {}", environment.version);
+        let bench = Bench {
+            options,
+            environment,
+            tracer: tracer.as_deref(),
+            dir: dir.join(&environment.version),
+        };
+        let result = progress.step(&name, |step| bench.run(step));
+        sh::give_back(std::slice::from_ref(&dir))?;
+        measured.push(result?);
+    }
+
+    let text = markdown::document(&measured, options)?;
+    if options.dry_run || options.without_tracer {
+        println!("{text}");
+    } else {
+        let file = sh::root().join("docs/benchmark.md");
+        fs::write(&file, &text).with_context(|| format!("write {}", file.display()))?;
+        println!("{text}\nwritten to {}", file.display());
+    }
+    Ok(())
+}
+
+struct Bench<'a> {
+    options: &'a Options,
+    environment: &'a Environment,
+    tracer: Option<&'a Path>,
+    dir: PathBuf,
+}
+
+impl Bench<'_> {
+    fn run(&self, step: &Step) -> Result<Measured> {
+        let ways: Vec<Way> = Way::ALL
+            .into_iter()
+            .filter(|way| *way != Way::TtMemtrace || self.tracer.is_some())
+            .collect();
+        let libraries: Vec<PathBuf> = (0..ways.len())
+            .map(|i| looper::copy_library(self.environment, &self.dir.join(format!("copy-{i}"))))
+            .collect::<Result<_>>()?;
+        let two = vec![ALLOCATE.to_owned(), FREE.to_owned()];
+        let all = probe_points(&self.environment.library)?;
+        let [hits_two, hits_all] = self.count(&libraries[0], [&two, &all])?;
+        step.say(&format!(
+            "{hits_two} hits of the two probes and {hits_all} of all {} in an allocation and free",
+            all.len()
+        ));
+
+        let mut rounds = Vec::new();
+        let mut events = None;
+        for round in 1..=self.options.rounds {
+            step.tell(&format!("round {round} of {}", self.options.rounds));
+            let mut libraries = libraries.clone();
+            libraries.rotate_left(round % ways.len());
+            let (measured, seen) = self.round(&ways, &libraries, &two, &all)?;
+            rounds.push(measured);
+            if let Some((received, lost)) = seen {
+                let (all_received, all_lost) = events.unwrap_or((0, 0));
+                events = Some((all_received + received, all_lost + lost));
+            }
+        }
+        let hits = ways
+            .iter()
+            .map(|way| match way {
+                Way::Untraced => 0.0,
+                Way::TwoEmpty => hits_two,
+                Way::AllEmpty | Way::TtMemtrace => hits_all,
+            })
+            .collect();
+        Ok(Measured {
+            version: self.environment.version.clone(),
+            ways,
+            hits,
+            rounds,
+            events,
+        })
+    }
+
+    /// How many probes are hit in an allocation and free, for each set of functions.
+    fn count<const N: usize>(&self, library: &Path, functions: [&[String]; N]) -> Result<[f64; N]> {
+        let dir = self.process_dir("count")?;
+        let mut looper = Looper::start(self.environment, library, &dir)?;
+        let mut all = [0.0; N];
+        for (hits, functions) in all.iter_mut().zip(functions) {
+            let tracer = Tracer::counting_probes(looper.pid(), library, functions, &dir)?;
+            // The loop adds a tenth to warm up.
+            let calls = 1000;
+            looper.run(calls)?;
+            let counted = tracer::counted(&tracer.stop()?, functions.len())?;
+            *hits = counted.iter().sum::<u64>() as f64 / f64::from(calls + calls / 10);
+        }
+        Ok(all)
+    }
+
+    fn round(
+        &self,
+        ways: &[Way],
+        libraries: &[PathBuf],
+        two: &[String],
+        all: &[String],
+    ) -> Result<(Round, Option<(u64, u64)>)> {
+        let mut loopers = Vec::new();
+        let mut tracers = Vec::new();
+        let mut summary = None;
+        for (i, (way, library)) in ways.iter().zip(libraries).enumerate() {
+            let dir = self.process_dir(&format!("process-{i}"))?;
+            let mut looper = Looper::start(self.environment, library, &dir)?;
+            looper.run(2000)?;
+            match (way, self.tracer) {
+                (Way::Untraced, _) => {}
+                (Way::TwoEmpty, _) => {
+                    tracers.push(Tracer::empty_probes(looper.pid(), library, two, &dir)?);
+                }
+                (Way::AllEmpty, _) => {
+                    tracers.push(Tracer::empty_probes(looper.pid(), library, all, &dir)?);
+                }
+                (Way::TtMemtrace, Some(binary)) => {
+                    tracers.push(Tracer::tt_memtrace(binary, looper.pid(), &dir)?);
+                    summary = Some(dir.join("summary.json"));
+                }
+                (Way::TtMemtrace, None) => bail!("no tt-memtrace to measure"),
+            }
+            loopers.push(looper);
+        }
+        for looper in &mut loopers {
+            looper.run(2000)?;
+        }
+
+        let mut turns = Vec::with_capacity(self.options.turns);
+        for turn in 0..self.options.turns {
+            let mut times = vec![0.0; loopers.len()];
+            for place in 0..loopers.len() {
+                let way = (turn + place) % loopers.len();
+                times[way] = loopers[way].run(self.options.allocations)?;
+            }
+            turns.push(times);
+        }
+
+        // Before the processes end: that they are left as they were is part of it.
+        for tracer in tracers {
+            tracer.stop()?;
+        }
+        let events = summary.map(|file| events(&file)).transpose()?;
+        Ok((Round { turns }, events))
+    }
+
+    fn process_dir(&self, name: &str) -> Result<PathBuf> {
+        let dir = self.dir.join(name);
+        fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
+        Ok(dir)
+    }
+}
+
+/// Where tt-memtrace has probes, by the library's own names.
+fn probe_points(library: &Path) -> Result<Vec<String>> {
+    let bytes = fs::read(library).with_context(|| format!("read {}", library.display()))?;
+    let create = CREATE_NON_OWNING
+        .iter()
+        .find_map(|start| name_starting(&bytes, start))
+        .with_context(|| format!("{} has no Buffer::create", library.display()))?;
+    let mut points = [ALLOCATE, FREE, FREE_ALL, DESTROY]
+        .map(str::to_owned)
+        .to_vec();
+    points.push(create);
+    Ok(points)
+}
+
+/// A name in a library's string table that starts so.
+fn name_starting(bytes: &[u8], start: &str) -> Option<String> {
+    let at = bytes
+        .windows(start.len())
+        .position(|window| window == start.as_bytes())?;
+    let name = bytes[at..].split(|byte| *byte == 0).next()?;
+    String::from_utf8(name.to_vec()).ok()
+}
+
+/// Events received and lost, from a summary.
+fn events(summary: &Path) -> Result<(u64, u64)> {
+    let text = fs::read(summary).with_context(|| format!("read {}", summary.display()))?;
+    let json: serde_json::Value =
+        serde_json::from_slice(&text).with_context(|| format!("parse {}", summary.display()))?;
+    let count = |name: &str| {
+        json.pointer(&format!("/events/{name}"))
+            .and_then(serde_json::Value::as_u64)
+            .with_context(|| format!("{} has no events.{name}", summary.display()))
+    };
+    Ok((count("received")?, count("lost")?))
+}

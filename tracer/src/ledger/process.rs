@@ -192,7 +192,7 @@ impl Process {
         self.announcing.clear();
     }
 
-    fn begin(&mut self, live: LiveBuffer, at: Nanoseconds) {
+    pub(super) fn begin(&mut self, live: LiveBuffer, at: Nanoseconds) {
         let buffer = live.buffer;
         match buffer.ownership {
             Ownership::Owning => {

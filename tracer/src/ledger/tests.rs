@@ -1,1 +1,343 @@
+//! The rules of accounting, a test each.
 
+mod ends;
+mod members;
+mod model;
+
+use super::*;
+
+pub(crate) const KIB: u64 = 1024;
+pub(crate) const PID: u32 = 100;
+pub(crate) const TID: u32 = 101;
+pub(crate) const ALLOCATOR: AllocatorPointer = AllocatorPointer(0xa0);
+pub(crate) const MESH: Device = mesh(1);
+
+pub(crate) const fn mesh(id: u32) -> Device {
+    Device {
+        kind: DeviceKind::Mesh,
+        id,
+    }
+}
+
+pub(crate) const fn chip(id: u32) -> Device {
+    Device {
+        kind: DeviceKind::Chip,
+        id,
+    }
+}
+
+/// An owning DRAM buffer.
+pub(crate) fn owning(object: u64, device: Device, address: u64, size: u64) -> Buffer {
+    Buffer {
+        object: ObjectPointer(object),
+        allocator: ALLOCATOR,
+        device,
+        address,
+        size,
+        page_size: KIB,
+        buffer_type: BufferType::Dram,
+        layout: Layout::Interleaved,
+        unique_id: None,
+        ownership: Ownership::Owning,
+    }
+}
+
+/// A non-owning DRAM buffer.
+pub(crate) fn view(object: u64, device: Device, address: u64, size: u64) -> Buffer {
+    Buffer {
+        ownership: Ownership::NonOwning,
+        ..owning(object, device, address, size)
+    }
+}
+
+/// A ledger and a clock that goes on by one nanosecond an event.
+#[derive(Default)]
+pub(crate) struct Story {
+    pub ledger: Ledger,
+    pub now: u64,
+}
+
+impl Story {
+    pub fn event(&mut self, pid: u32, tid: u32, kind: EventKind) -> (Event, Outcome) {
+        self.now += 1;
+        let event = Event {
+            pid,
+            tid,
+            time: Nanoseconds(self.now),
+            kind,
+        };
+        (event, self.ledger.apply(&event))
+    }
+
+    pub fn apply(&mut self, kind: EventKind) -> Outcome {
+        self.event(PID, TID, kind).1
+    }
+
+    pub fn allocate(&mut self, buffer: Buffer) -> Outcome {
+        self.apply(EventKind::Allocate(buffer))
+    }
+
+    pub fn deallocate(&mut self, buffer: Buffer) -> Outcome {
+        self.apply(EventKind::Deallocate(buffer))
+    }
+
+    pub fn create(&mut self, buffer: Buffer) -> Outcome {
+        self.apply(EventKind::Create(buffer))
+    }
+
+    pub fn destroy(&mut self, buffer: Buffer) -> Outcome {
+        self.apply(EventKind::Destroy(buffer))
+    }
+
+    /// What TT-Metal does for a buffer of a mesh: the owning one, then one for each member. The
+    /// members' objects follow the mesh's.
+    pub fn allocate_on_mesh(&mut self, buffer: Buffer, members: &[u32]) {
+        self.allocate(buffer);
+        for (object, &member) in (buffer.object.0 + 1..).zip(members) {
+            self.create(view(object, chip(member), buffer.address, buffer.size));
+        }
+    }
+
+    pub fn process(&self) -> &Process {
+        &self.ledger.processes()[&PID]
+    }
+
+    pub fn dram(&self, device: Device) -> Account {
+        self.process().devices()[&device].memory[BufferType::Dram]
+    }
+}
+
+#[test]
+fn an_allocation_is_live_until_its_deallocation() {
+    let mut story = Story::default();
+    let buffer = owning(0x10, chip(0), 0x1000, 4 * KIB);
+
+    assert_eq!(story.allocate(buffer).effect, Effect::Allocated);
+    let account = story.dram(chip(0));
+    assert_eq!((account.live_bytes, account.live_buffers), (4 * KIB, 1));
+    assert_eq!((account.allocated_bytes, account.allocations), (4 * KIB, 1));
+    assert_eq!((account.freed_bytes, account.deallocations), (0, 0));
+
+    let Effect::Deallocated(live) = story.deallocate(buffer).effect else {
+        panic!("not matched")
+    };
+    assert_eq!(live.since(), Some(Nanoseconds(1)));
+    assert_eq!(live.tid(), Some(TID));
+    assert!(!live.before_attach());
+    let account = story.dram(chip(0));
+    assert_eq!((account.live_bytes, account.live_buffers), (0, 0));
+    assert_eq!((account.allocated_bytes, account.allocations), (4 * KIB, 1));
+    assert_eq!((account.freed_bytes, account.deallocations), (4 * KIB, 1));
+    assert!(story.ledger.is_exact());
+}
+
+#[test]
+fn the_peak_is_the_most_that_was_live_at_once_and_when_that_was_first() {
+    let mut story = Story::default();
+    let (a, b) = (
+        owning(0x10, chip(0), 0x1000, 4 * KIB),
+        owning(0x20, chip(0), 0x2000, 2 * KIB),
+    );
+    story.allocate(a);
+    story.allocate(b);
+    story.deallocate(a);
+    story.allocate(a);
+    story.deallocate(a);
+    story.deallocate(b);
+
+    let account = story.dram(chip(0));
+    assert_eq!(
+        (account.peak_bytes, account.peak_at),
+        (6 * KIB, Nanoseconds(2))
+    );
+}
+
+#[test]
+fn each_type_of_memory_has_an_account_of_its_own() {
+    let mut story = Story::default();
+    for (number, buffer_type) in (1..).zip(BufferType::ALL) {
+        // The same address throughout: addresses are each type's own.
+        let buffer = owning(0x10 * number, chip(0), 0x1000, number * KIB);
+        story.allocate(Buffer {
+            buffer_type,
+            ..buffer
+        });
+    }
+    let memory = story.process().devices()[&chip(0)].memory;
+    let live = BufferType::ALL.map(|buffer_type| memory[buffer_type].live_bytes / KIB);
+    assert_eq!(live, [1, 2, 3, 4, 5]);
+    assert_eq!(story.process().counters().implied_deallocations, 0);
+}
+
+#[test]
+fn processes_are_kept_apart_even_where_their_pointers_are_the_same() {
+    let mut story = Story::default();
+    let buffer = owning(0x10, chip(0), 0x1000, 4 * KIB);
+    story.event(1, 1, EventKind::Allocate(buffer));
+    story.event(2, 2, EventKind::Allocate(buffer));
+    story.event(1, 1, EventKind::Deallocate(buffer));
+
+    let live = |pid| story.ledger.processes()[&pid].owning().len();
+    assert_eq!((live(1), live(2)), (0, 1));
+    assert_eq!(story.ledger.received(), 3);
+    assert_eq!(story.ledger.processes()[&1].counters().received, 2);
+    assert!(story.ledger.is_exact());
+}
+
+#[test]
+fn a_mesh_and_a_chip_with_one_id_are_two_devices() {
+    let mut story = Story::default();
+    story.allocate(owning(0x10, mesh(1), 0x1000, 4 * KIB));
+    story.allocate(Buffer {
+        allocator: AllocatorPointer(0xb0),
+        ..owning(0x20, chip(1), 0x1000, 2 * KIB)
+    });
+    assert_eq!(story.dram(mesh(1)).live_bytes, 4 * KIB);
+    assert_eq!(story.dram(chip(1)).live_bytes, 2 * KIB);
+}
+
+#[test]
+fn non_owning_buffers_are_counted_and_enter_no_total() {
+    let mut story = Story::default();
+    let (a, b) = (
+        view(0x10, chip(0), 0x1000, 4 * KIB),
+        view(0x20, chip(0), 0x1000, 4 * KIB),
+    );
+    assert_eq!(story.create(a).effect, Effect::Created { joined: None });
+    story.create(b);
+    assert!(matches!(story.destroy(a).effect, Effect::Destroyed(live) if live.buffer == a));
+
+    let counters = story.process().counters();
+    assert_eq!((counters.created, counters.destroyed), (2, 1));
+    assert_eq!(story.process().non_owning().len(), 1);
+    assert_eq!(story.dram(chip(0)), Account::default());
+}
+
+#[test]
+fn a_buffer_of_size_zero_is_a_buffer() {
+    let mut story = Story::default();
+    let empty = |object| owning(object, chip(0), 0, 0);
+    story.allocate(empty(0x10));
+    // Both at address 0, which the allocator gave to neither.
+    story.allocate(empty(0x20));
+    assert_eq!(
+        (
+            story.dram(chip(0)).live_buffers,
+            story.dram(chip(0)).live_bytes
+        ),
+        (2, 0)
+    );
+    assert!(story.ledger.is_exact());
+    story.deallocate(empty(0x10));
+    assert_eq!(story.dram(chip(0)).live_buffers, 1);
+}
+
+#[test]
+fn a_failed_allocation_is_counted_and_is_no_memory() {
+    let mut story = Story::default();
+    let buffer = owning(0x10, chip(0), 0, 4 * KIB);
+    assert_eq!(
+        story.apply(EventKind::Failed(buffer)).effect,
+        Effect::Failed
+    );
+    assert_eq!(story.process().counters().failed_allocations, 1);
+    assert_eq!(story.dram(chip(0)), Account::default());
+}
+
+#[test]
+fn a_hooked_allocation_is_counted_and_is_no_memory() {
+    let mut story = Story::default();
+    let hooked = owning(0x10, chip(0), 0, 4 * KIB);
+    assert_eq!(
+        story.apply(EventKind::Hooked(hooked)).effect,
+        Effect::Hooked
+    );
+    assert_eq!(story.deallocate(hooked).effect, Effect::HadNoMemory);
+
+    let counters = story.process().counters();
+    assert_eq!(
+        (
+            counters.hooked_allocations,
+            counters.unmatched_deallocations
+        ),
+        (1, 0)
+    );
+    assert_eq!(story.dram(chip(0)), Account::default());
+
+    // The one end is all that a hooked buffer explains.
+    assert_eq!(story.deallocate(hooked).effect, Effect::Unmatched);
+    assert_eq!(story.process().counters().unmatched_deallocations, 1);
+}
+
+#[test]
+fn a_hooked_buffers_object_used_again_is_hooked_no_more() {
+    let mut story = Story::default();
+    let hooked = owning(0x10, chip(0), 0, 4 * KIB);
+    let real = owning(0x10, chip(0), 0x1000, 4 * KIB);
+    story.apply(EventKind::Hooked(hooked));
+    story.allocate(real);
+    assert!(matches!(
+        story.deallocate(real).effect,
+        Effect::Deallocated(_)
+    ));
+    assert_eq!(story.deallocate(hooked).effect, Effect::Unmatched);
+
+    story.apply(EventKind::Hooked(hooked));
+    // It has an address: another buffer, whose birth was not seen, lived at the same object.
+    assert_eq!(story.deallocate(real).effect, Effect::Unmatched);
+    story.apply(EventKind::Hooked(hooked));
+    story.apply(EventKind::Failed(hooked));
+    assert_eq!(story.deallocate(hooked).effect, Effect::Unmatched);
+}
+
+#[test]
+fn lost_events_are_added_up_and_make_the_ledger_inexact() {
+    let mut story = Story::default();
+    assert!(story.ledger.is_exact());
+    assert_eq!(
+        story.event(0, 0, EventKind::Lost(3)).1.effect,
+        Effect::Lost(3)
+    );
+    story.event(0, 0, EventKind::Lost(4));
+    assert_eq!(story.ledger.lost(), 7);
+    assert_eq!(story.ledger.received(), 0);
+    assert!(
+        story.ledger.processes().is_empty(),
+        "a loss is no process's"
+    );
+    assert!(!story.ledger.is_exact());
+}
+
+#[test]
+fn absurd_sizes_saturate() {
+    let mut story = Story::default();
+    let (a, b) = (
+        owning(0x10, chip(0), 1, u64::MAX),
+        owning(0x20, chip(0), 2, u64::MAX),
+    );
+    story.allocate(a);
+    story.allocate(b);
+    assert_eq!(story.dram(chip(0)).live_bytes, u64::MAX);
+    story.deallocate(a);
+    story.deallocate(b);
+    assert_eq!(story.dram(chip(0)).live_bytes, 0);
+    story.event(0, 0, EventKind::Lost(u64::MAX));
+    story.event(0, 0, EventKind::Lost(1));
+    assert_eq!(story.ledger.lost(), u64::MAX);
+}
+
+#[test]
+fn a_buffer_from_before_the_tracer_is_held_without_having_been_allocated() {
+    let mut process = Process::default();
+    let buffer = owning(0x10, chip(0), 0x1000, 4 * KIB);
+    process.begin(
+        LiveBuffer {
+            buffer,
+            origin: Origin::BeforeAttach,
+        },
+        Nanoseconds(0),
+    );
+    let account = process.devices()[&chip(0)].memory[BufferType::Dram];
+    assert_eq!((account.live_bytes, account.peak_bytes), (4 * KIB, 4 * KIB));
+    assert_eq!((account.allocated_bytes, account.allocations), (0, 0));
+}

@@ -1,18 +1,379 @@
 //! The summary as a person reads it.
 
-use super::Summary;
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::time::Duration;
+
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table};
+use humansize::{BINARY, format_size};
+
+use super::{Attached, DeviceSummary, Library, ProcessSummary, Summary};
+use crate::ledger::{DeviceKind, Exit};
 
 /// How a table is drawn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableOptions {
-    /// Whether ANSI colours may be used.
+    /// Whether ANSI colours and bold type may be used.
     pub colour: bool,
-    /// The number of columns to stay within; `None` for as wide as it gets.
+    /// The number of columns for the table to stay within; `None` for as wide as it gets.
     pub width: Option<u16>,
 }
 
-/// The summary as lines of text, the last one ended too.
+/// More chips than this with the very same memory share their rows.
+const MOST_EQUAL_CHIPS: usize = 4;
+
+const BOLD: &str = "\x1b[1m";
+const RED: &str = "\x1b[1;31m";
+
+/// The summary as lines of text, the last one ended too. A table for each process with a row for
+/// each device and type of memory that was ever used, and beneath it what is in no row.
 pub fn table(summary: &Summary, options: TableOptions) -> String {
-    let _ = (summary, options);
-    String::new()
+    let mut text = String::new();
+    for process in &summary.processes {
+        put_process(&mut text, process, options);
+        text.push('\n');
+    }
+    if summary.processes.is_empty() {
+        text.push_str("No process was traced.\n");
+    }
+    text.push_str(&events(summary, options));
+    text.push('\n');
+    text
+}
+
+fn events(summary: &Summary, options: TableOptions) -> String {
+    let received = count(summary.events.received, "event");
+    let lost = format!("{} lost", number(summary.events.lost));
+    match (summary.events.lost, summary.events.exact) {
+        (0, true) => format!("{received}, {lost}"),
+        (0, false) => format!("{received}, {lost}, but some were never seen: see “implied” above"),
+        _ => {
+            let lost = styled(&lost, RED, options.colour);
+            format!("{received}, {lost}: the numbers above may be wrong")
+        }
+    }
+}
+
+fn put_process(text: &mut String, process: &ProcessSummary, options: TableOptions) {
+    let name = match process.comm.as_str() {
+        "" => format!("pid {}", process.pid),
+        comm => format!("{} (pid {})", printable(comm), process.pid),
+    };
+    let mut line = |line: &str| {
+        text.push_str(line);
+        text.push('\n');
+    };
+    line(&format!(
+        "{}: {}, {}",
+        styled(&name, BOLD, options.colour),
+        ending(process),
+        library(process.library.as_ref()),
+    ));
+    let blocks = blocks(process);
+    if blocks.is_empty() {
+        line("No device memory was allocated.");
+    } else {
+        line(
+            draw(&blocks, process.exited_at_ns.is_some(), options)
+                .trim_fmt()
+                .as_str(),
+        );
+    }
+    for (what, value) in beneath(process) {
+        line(&format!("  {what:<12} {value}"));
+    }
+}
+
+/// The rows of one device, or of several that are all alike.
+struct Block<'a> {
+    name: String,
+    device: &'a DeviceSummary,
+}
+
+/// Chips, whose rows are totals, then meshes, whose rows are part of their chips' totals. One block
+/// stands for both where a mesh is one chip and all that lies on it.
+fn blocks(process: &ProcessSummary) -> Vec<Block<'_>> {
+    let used = |device: &&DeviceSummary| device.memory.iter().any(|(_, usage)| usage.is_used());
+    let of_kind = |kind| {
+        process
+            .devices
+            .iter()
+            .filter(used)
+            .filter(move |device| device.kind == kind)
+    };
+    let mut chips: Vec<_> = of_kind(DeviceKind::Chip).collect();
+    let mut meshes = Vec::new();
+    let mut same = Vec::new();
+    for mesh in of_kind(DeviceKind::Mesh) {
+        let only = chips
+            .iter()
+            .position(|chip| mesh.members == [chip.id] && mesh.memory == chip.memory);
+        if let Some(chip) = only.map(|position| chips.remove(position)) {
+            let name = format!("mesh {} = chip {}", mesh.id, chip.id);
+            same.push(Block { name, device: chip });
+        } else {
+            meshes.push(Block {
+                name: mesh_name(mesh),
+                device: mesh,
+            });
+        }
+    }
+    let mut blocks = chip_blocks(&chips);
+    blocks.extend(same);
+    blocks.extend(meshes);
+    blocks
+}
+
+fn mesh_name(mesh: &DeviceSummary) -> String {
+    match mesh.members.as_slice() {
+        [] => format!("mesh {} (chips unknown), on each", mesh.id),
+        [chip] => format!("mesh {} (chip {chip}), its part", mesh.id),
+        chips => format!("mesh {} (chips {}), on each", mesh.id, ids(chips)),
+    }
+}
+
+fn chip_blocks<'a>(chips: &[&'a DeviceSummary]) -> Vec<Block<'a>> {
+    let mut done: BTreeSet<u32> = BTreeSet::new();
+    let mut blocks = Vec::new();
+    for &chip in chips {
+        if done.contains(&chip.id) {
+            continue;
+        }
+        let alike: Vec<u32> = chips
+            .iter()
+            .filter(|other| other.memory == chip.memory)
+            .map(|other| other.id)
+            .collect();
+        let name = if alike.len() > MOST_EQUAL_CHIPS {
+            done.extend(&alike);
+            format!("chips {}, total of each", ids(&alike))
+        } else {
+            format!("chip {}, total", chip.id)
+        };
+        blocks.push(Block { name, device: chip });
+    }
+    blocks
+}
+
+fn draw(blocks: &[Block<'_>], ended: bool, options: TableOptions) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(UTF8_HORIZONTAL_ONLY)
+        .set_content_arrangement(ContentArrangement::Dynamic);
+    // What the width and the colours are is for the caller to find out.
+    table.force_no_tty();
+    if options.colour {
+        table.enforce_styling();
+    }
+    match options.width {
+        Some(width) => table.set_width(width),
+        None => table.set_content_arrangement(ContentArrangement::Disabled),
+    };
+    let live = if ended { "Live at exit" } else { "Live" };
+    table.set_header(
+        [
+            "Device",
+            "Memory",
+            live,
+            "Buffers",
+            "Peak",
+            "Allocations",
+            "Frees",
+        ]
+        .map(|title| Cell::new(title).add_attribute(Attribute::Bold)),
+    );
+    for block in blocks {
+        let mut name = block.name.as_str();
+        for (buffer_type, usage) in block
+            .device
+            .memory
+            .iter()
+            .filter(|(_, usage)| usage.is_used())
+        {
+            table.add_row([
+                name.to_owned(),
+                buffer_type.to_string(),
+                bytes(usage.live_bytes),
+                number(usage.live_buffers),
+                bytes(usage.peak_bytes),
+                number(usage.allocations),
+                number(usage.deallocations),
+            ]);
+            name = "";
+        }
+    }
+    for column in table.column_iter_mut().skip(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// What is in no row: each with a name and a value.
+fn beneath(process: &ProcessSummary) -> Vec<(&'static str, String)> {
+    let non_owning = &process.non_owning;
+    let mut lines = vec![(
+        "non-owning",
+        format!(
+            "{} live, {} created, {} destroyed; memory of other buffers, in no total",
+            number(non_owning.live),
+            number(non_owning.created),
+            number(non_owning.destroyed),
+        ),
+    )];
+    let mut unless_zero = |number: u64, what, value: String| {
+        if number > 0 {
+            lines.push((what, value));
+        }
+    };
+    let bulk = process.bulk_frees;
+    unless_zero(
+        bulk,
+        "bulk frees",
+        format!("{}, of all that a device held", number(bulk)),
+    );
+    let failed = process.failed_allocations;
+    unless_zero(failed, "failed", count(failed, "allocation"));
+    let hooked = process.hooked_allocations;
+    let value = format!(
+        "{} by a graph capture, without memory",
+        count(hooked, "allocation")
+    );
+    unless_zero(hooked, "hooked", value);
+    let frees = process.unmatched_deallocations;
+    let destroys = non_owning.unmatched_destroys;
+    let value = format!(
+        "{} and {} of buffers that were there before, or whose birth was lost",
+        count(frees, "free"),
+        count(destroys, "destruction"),
+    );
+    unless_zero(frees.saturating_add(destroys), "unmatched", value);
+    let frees = process.implied_deallocations;
+    let destroys = non_owning.implied_destroys;
+    let value = format!(
+        "{} and {} never seen, but proven by what came after",
+        count(frees, "free"),
+        count(destroys, "destruction"),
+    );
+    unless_zero(frees.saturating_add(destroys), "implied", value);
+    let late = process.events_after_exit;
+    unless_zero(
+        late,
+        "after exit",
+        format!("{}, not counted", count(late, "event")),
+    );
+    if process.attached == Attached::Running {
+        let value = "while it ran: what it held before is not counted".to_owned();
+        lines.push(("attached", value));
+    }
+    lines
+}
+
+fn ending(process: &ProcessSummary) -> String {
+    let Some(at) = process.exited_at_ns else {
+        return "still running".to_owned();
+    };
+    let how = match process.exit {
+        Some(Exit::Code(code)) => format!("exited with code {code}"),
+        Some(Exit::Signal(signal)) => match signal_hook::low_level::signal_name(signal) {
+            Some(name) => format!("killed by {name}"),
+            None => format!("killed by signal {signal}"),
+        },
+        None => "ended, how is not known,".to_owned(),
+    };
+    format!("{how} after {}", duration(at.0))
+}
+
+fn library(library: Option<&Library>) -> String {
+    let Some(library) = library else {
+        return "loaded no TT-Metal".to_owned();
+    };
+    let release = match &library.release {
+        Some(release) => format!("TT-Metal {}", printable(release)),
+        None => "TT-Metal of an unknown release".to_owned(),
+    };
+    match &library.build_id {
+        Some(build_id) => {
+            let short: String = build_id.chars().take(8).collect();
+            format!("{release} (build {})", printable(&short))
+        }
+        None => release,
+    }
+}
+
+/// Names come from the target, and could otherwise move the terminal's cursor.
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| {
+            if c.is_control() {
+                char::REPLACEMENT_CHARACTER
+            } else {
+                c
+            }
+        })
+        .collect()
+}
+
+fn styled(text: &str, style: &str, colour: bool) -> String {
+    if colour {
+        format!("{style}{text}\x1b[0m")
+    } else {
+        text.to_owned()
+    }
+}
+
+/// `0, 1, 4-7`: runs of three and more are drawn together.
+fn ids(ids: &[u32]) -> String {
+    let mut text = String::new();
+    let runs = ids.chunk_by(|a, b| a.checked_add(1) == Some(*b));
+    let parts = runs.flat_map(|run| match run {
+        [first, _, .., last] => vec![format!("{first}-{last}")],
+        short => short.iter().map(u32::to_string).collect(),
+    });
+    for part in parts {
+        let comma = if text.is_empty() { "" } else { ", " };
+        let _infallible = write!(text, "{comma}{part}");
+    }
+    text
+}
+
+/// `12.50 MiB`; always two places, so that the points in a column stand one beneath another.
+fn bytes(bytes: u64) -> String {
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    format_size(bytes, BINARY.decimal_zeroes(2))
+}
+
+/// `1,234,567`
+fn number(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (position, digit) in digits.chars().enumerate() {
+        if position > 0 && (digits.len() - position).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `1 free`, `2 frees`
+fn count(count: u64, what: &str) -> String {
+    format!(
+        "{} {what}{}",
+        number(count),
+        if count == 1 { "" } else { "s" }
+    )
+}
+
+/// To the millisecond below a minute, to the second above.
+fn duration(nanoseconds: u64) -> String {
+    let duration = Duration::from_nanos(nanoseconds);
+    let rounded = if duration < Duration::from_secs(60) {
+        Duration::from_millis((nanoseconds + 500_000) / 1_000_000)
+    } else {
+        Duration::from_secs(duration.as_secs())
+    };
+    humantime::format_duration(rounded).to_string()
 }

@@ -57,7 +57,13 @@ pub struct Environment {
 
 /// Makes the environments that aren't there yet, all at once.
 pub fn prepare(progress: &Progress, python: &Path, versions: &[&str]) -> Result<Vec<Environment>> {
-    let versions: BTreeSet<&str> = versions.iter().copied().collect();
+    // Each once: two threads must not make the same.
+    let mut seen = BTreeSet::new();
+    let versions: Vec<&str> = versions
+        .iter()
+        .copied()
+        .filter(|version| seen.insert(*version))
+        .collect();
     let stand_in = StandIn::read()?;
     if sh::on_path("riscv64-unknown-elf-ld").is_none() {
         progress.step("RISC-V binutils", |step| {

@@ -280,12 +280,15 @@ fn probe_points(library: &Path) -> Result<Vec<String>> {
     Ok(points)
 }
 
-/// A name in a library's string table that starts so.
+/// A name in a library's string table that starts so, and isn't one of the linker's (`…$plt`).
 fn name_starting(bytes: &[u8], start: &str) -> Option<String> {
-    let at = bytes
-        .windows(start.len())
-        .position(|window| window == start.as_bytes())?;
-    let name = bytes[at..].split(|byte| *byte == 0).next()?;
+    let is_name = |name: &&[u8]| {
+        name.starts_with(start.as_bytes())
+            && name
+                .iter()
+                .all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
+    };
+    let name = bytes.split(|byte| *byte == 0).find(is_name)?;
     String::from_utf8(name.to_vec()).ok()
 }
 

@@ -1,0 +1,192 @@
+//! `tt-memtrace` itself.
+
+use std::ffi::OsString;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Process, Summary, target_dir, wait_for, workspace};
+
+/// A directory of one test's own, and the working directory of all that it starts.
+pub struct WorkDir {
+    dir: TempDir,
+}
+
+impl WorkDir {
+    #[expect(clippy::new_without_default, reason = "it makes a directory")]
+    pub fn new() -> Self {
+        let dir = TempDir::with_prefix("tt-memtrace-test-").expect("a temporary directory");
+        // For the tests with a user who is not root.
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777))
+            .expect("one's own directory");
+        Self { dir }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Where [`Tracer`] has the summary written.
+    pub fn summary_path(&self) -> PathBuf {
+        self.path().join("summary.json")
+    }
+
+    /// Where [`Tracer`] has the events written.
+    pub fn events_path(&self) -> PathBuf {
+        self.path().join("events.jsonl")
+    }
+
+    /// The summary, valid by the schema.
+    #[track_caller]
+    pub fn summary(&self) -> Summary {
+        Summary::read(&self.summary_path())
+    }
+
+    /// The lines of `--events`.
+    #[track_caller]
+    pub fn events(&self) -> Vec<Value> {
+        let path = self.events_path();
+        let lines = std::fs::read_to_string(&path)
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        lines
+            .lines()
+            .map(|line| {
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in: {line}"))
+            })
+            .collect()
+    }
+
+    /// Panics if there is a summary, whole or half.
+    #[track_caller]
+    pub fn expect_no_summary(&self) {
+        let path = self.summary_path();
+        assert!(!path.exists(), "{} was written", path.display());
+    }
+
+    /// A command that works in this directory.
+    pub fn command(&self, program: impl Into<OsString>) -> Command {
+        let mut command = Command::new(program.into());
+        command.current_dir(self.path());
+        command
+    }
+}
+
+/// The command line of `tt-memtrace`, under construction. The summary and the events go to the
+/// [`WorkDir`], unless it is [bare](Self::bare).
+pub struct Tracer<'a> {
+    dir: &'a WorkDir,
+    /// What runs the tracer, such as `setpriv`.
+    before: Vec<OsString>,
+    arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+}
+
+impl<'a> Tracer<'a> {
+    /// `tt-memtrace` with just these arguments.
+    pub fn bare(dir: &'a WorkDir, arguments: &[&str]) -> Self {
+        Self {
+            dir,
+            before: Vec::new(),
+            arguments: arguments.iter().map(OsString::from).collect(),
+            environment: Vec::new(),
+        }
+    }
+
+    /// `tt-memtrace run`, to be followed by options and [`Self::traced`].
+    pub fn run(dir: &'a WorkDir) -> Self {
+        Self::bare(dir, &["run"]).with_files()
+    }
+
+    /// `tt-memtrace attach`, to be followed by options that say to what.
+    pub fn attach(dir: &'a WorkDir) -> Self {
+        Self::bare(dir, &["attach"]).with_files()
+    }
+
+    /// `tt-memtrace attach --pid`.
+    pub fn attach_to(dir: &'a WorkDir, pid: u32) -> Self {
+        Self::attach(dir).arguments(["--pid", &pid.to_string()])
+    }
+
+    fn with_files(self) -> Self {
+        let summary = self.dir.summary_path();
+        let events = self.dir.events_path();
+        self.arguments([OsString::from("--summary"), summary.into()])
+            .arguments([OsString::from("--events"), events.into()])
+    }
+
+    pub fn arguments(mut self, arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        self.arguments.extend(arguments.into_iter().map(Into::into));
+        self
+    }
+
+    /// The command that `run` is to trace, with what it finds in its environment.
+    pub fn traced(mut self, command: &Command) -> Self {
+        for (name, value) in command.get_envs() {
+            if let Some(value) = value {
+                self.environment.push((name.to_owned(), value.to_owned()));
+            }
+        }
+        self.arguments(["--"])
+            .arguments([command.get_program()])
+            .arguments(command.get_args())
+    }
+
+    /// What the tracer is to be started by, such as `setpriv` with its options.
+    pub fn started_by(mut self, command: &[&str]) -> Self {
+        self.before = command.iter().map(OsString::from).collect();
+        self
+    }
+
+    /// The command line as one.
+    pub fn command(&self) -> Command {
+        let mut words = self.before.clone();
+        words.push(binary().into());
+        words.extend(self.arguments.iter().cloned());
+        let mut command = self.dir.command(&words[0]);
+        command
+            .args(&words[1..])
+            .env_remove("RUST_LOG")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    pub fn start(&self) -> Process {
+        Process::spawn(&mut self.command())
+    }
+
+    /// Starts an `attach` and waits until events reach it. `poke` has the target make one, and is
+    /// called until one is written down: only then the probes are in place.
+    pub fn start_and_see(&self, mut poke: impl FnMut()) -> Process {
+        let mut tracer = self.start();
+        let events = self.dir.events_path();
+        wait_for("the tracer's first event", || {
+            assert!(tracer.is_running(), "tt-memtrace ended while attaching");
+            poke();
+            std::fs::metadata(&events).is_ok_and(|file| file.len() > 0)
+        });
+        tracer
+    }
+}
+
+/// The binary under test: `TT_MEMTRACE_BIN`, else what cargo built.
+fn binary() -> PathBuf {
+    if let Some(binary) = std::env::var_os("TT_MEMTRACE_BIN") {
+        return binary.into();
+    }
+    let places = [target_dir(), workspace().join("target")];
+    let built = places
+        .iter()
+        .flat_map(|dir| ["release", "debug"].map(|profile| dir.join(profile).join("tt-memtrace")))
+        .find(|binary| binary.is_file());
+    built.unwrap_or_else(|| {
+        panic!(
+            "no tt-memtrace in {} or {}: run `cargo build --release` (`cargo xtask test` does), \
+             or set TT_MEMTRACE_BIN",
+            places[0].display(),
+            places[1].display()
+        )
+    })
+}

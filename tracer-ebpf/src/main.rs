@@ -47,7 +47,7 @@ static COUNTERS: Array<u64> = Array::with_max_entries(counter::COUNT, 0);
 #[map]
 static SETTINGS: Array<u64> = Array::with_max_entries(setting::COUNT, 0);
 
-/// Processes whose end is reported.
+/// Processes whose ends, executed programs and loaded libraries are reported.
 #[map]
 static WATCHED: HashMap<u32, u8> = HashMap::with_max_entries(MAX_PROCESSES, 0);
 
@@ -204,8 +204,8 @@ fn wanted(program: &Capture, data: *const u8) -> bool {
     wanted
 }
 
-/// At the dynamic linker's `_dl_debug_state`: stops a process that we started, so that user space
-/// can look at what was loaded before any of its code runs.
+/// At the dynamic linker's `_dl_debug_state`: reports it for a watched process; stops one that we
+/// started, so that user space can look at what was loaded before any of its code runs.
 #[uprobe]
 pub fn linked(_ctx: ProbeContext) -> u32 {
     hold(POINT_LINKED);
@@ -222,10 +222,15 @@ pub fn executed(_ctx: RawTracePointContext) -> u32 {
 #[inline(always)]
 fn hold(point: u32) {
     let control = Control { header: header(point), value: 0 };
-    // SAFETY: the value is only tested for presence.
-    if unsafe { HELD.get(&control.header.pid) }.is_some() {
+    // SAFETY: the values are only tested for presence.
+    let (held, watched) = unsafe {
+        (HELD.get(&control.header.pid).is_some(), WATCHED.get(&control.header.pid).is_some())
+    };
+    if held {
         // SAFETY: the helper has no preconditions; the signal goes to the current process.
         unsafe { bpf_send_signal(SIGSTOP) };
+    }
+    if held || watched {
         output(&control, BPF_RB_FORCE_WAKEUP);
     }
 }

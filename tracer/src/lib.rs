@@ -1,7 +1,9 @@
 //! External tracer of Tenstorrent device memory.
 
 pub mod abi;
+pub mod cli;
 pub mod ledger;
 pub mod probe;
 pub mod report;
 pub mod stream;
+pub mod target;

@@ -1,1 +1,7 @@
-fn main(){}
+//! `tt-memtrace`: see `tt-memtrace --help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tt_memtrace::cli::main()
+}

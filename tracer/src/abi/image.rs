@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use iced_x86::{Decoder, DecoderOptions, Mnemonic, OpKind};
 use object::{
-    Architecture, Object as _, ObjectKind, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _,
+    Architecture, Object as _, ObjectKind, ObjectSegment as _, ObjectSymbol as _,
     RelocationTarget, SymbolKind, elf, read::elf::ElfFile64,
 };
 
@@ -152,6 +152,12 @@ impl<'a> Image<'a> {
         }
     }
 
+    /// The virtual address that belongs to the file's first byte.
+    pub fn first_address(&self) -> u64 {
+        let first = self.file.segments().find(|segment| segment.file_range().0 == 0);
+        first.map_or(0, |segment| segment.address())
+    }
+
     /// Where in the file the byte at a virtual address lies.
     pub fn file_offset(&self, address: u64) -> Option<u64> {
         self.file.segments().find_map(|segment| {
@@ -168,10 +174,5 @@ impl<'a> Image<'a> {
             let end = start.checked_add(usize::try_from(size).ok()?)?;
             data.get(start..end.min(data.len())).filter(|bytes| !bytes.is_empty())
         })
-    }
-
-    /// The names of sections that a check may want to tell about.
-    pub fn has_section(&self, name: &str) -> bool {
-        self.file.sections().any(|section| section.name() == Ok(name))
     }
 }

@@ -33,6 +33,9 @@ pub struct Abi {
     pub fields: Fields,
     /// In the order in which probes should be put on.
     pub points: Vec<Point>,
+    /// The virtual address of the file's first byte: what the mapping of that byte is compared with
+    /// to know how far the dynamic linker moved the library.
+    pub first_address: u64,
     /// Where a `Device`'s vtable pointer points to, as a virtual address of the library.
     pub chip_vtable: u64,
     /// Where a `MeshDevice`'s vtable pointer points to, likewise.
@@ -51,6 +54,7 @@ impl Abi {
         let points = points::find(&deriver, &fields)?;
         Ok(Self {
             build_id: image.build_id(),
+            first_address: image.first_address(),
             chip_vtable: deriver.vtable("Device")?,
             mesh_vtable: deriver.vtable("distributed::MeshDevice")?,
             fields,

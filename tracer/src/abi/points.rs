@@ -38,6 +38,18 @@ impl PointKind {
         [Self::BulkFree, Self::Destroy, Self::Deallocate, Self::Create, Self::Allocate];
 }
 
+impl fmt::Display for PointKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Allocate => "allocate",
+            Self::Deallocate => "deallocate",
+            Self::Create => "create",
+            Self::Destroy => "destroy",
+            Self::BulkFree => "bulk free",
+        })
+    }
+}
+
 /// What the kernel does with the probed instruction, which is most of what a hit costs. Measured on
 /// Linux 6.18; `arch/x86/kernel/uprobes.c` decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -1,0 +1,142 @@
+//! The command line.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{ArgGroup, Args, Parser, Subcommand};
+
+/// Shows who holds Tenstorrent device memory, from outside.
+///
+/// Traces every device-memory buffer of a process that uses TT-Metal (libtt_metal.so, through
+/// ttnn or directly): no rebuild, no environment variable, no server. Needs root, or CAP_BPF and
+/// CAP_PERFMON (and CAP_SYS_PTRACE for other users' processes).
+#[derive(Debug, Parser)]
+#[command(
+    name = "tt-memtrace",
+    version,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 done; 2 wrong usage; 3 no such process, or several; 4 no TT-Metal in \
+                  the process; 5 not enough privilege, or a kernel that can't; 6 a library that can't \
+                  be traced; 7 a result that can't be written. `run` exits as its command does: with \
+                  its code, or 128 + N when signal N ended it; 127 when there is no such command, \
+                  126 when it can't be started."
+)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Trace a command from its first buffer
+    Run(Run),
+    /// Trace a running process
+    Attach(Attach),
+    /// Tell whether tracing works here, and what was found in a library
+    Check(Check),
+    /// Executes a command after stopping itself: what `run` starts
+    #[command(hide = true)]
+    ExecHeld {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<OsString>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Run {
+    #[command(flatten)]
+    pub tracing: Tracing,
+    /// The command and its arguments; its input, output and exit code stay its own
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("target").required(true))]
+pub struct Attach {
+    /// The process, by its number
+    #[arg(long, group = "target", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pid: Option<u32>,
+    /// The process, by the name of its command, its program, or the script that it runs
+    #[arg(long, group = "target")]
+    pub name: Option<String>,
+    /// Wait for the process to appear (--name) and for it to load TT-Metal
+    #[arg(long)]
+    pub wait: bool,
+    #[command(flatten)]
+    pub tracing: Tracing,
+}
+
+/// What `run` and `attach` share.
+#[derive(Debug, Args)]
+pub struct Tracing {
+    /// Write the summary as JSON to this file (`-`: standard output)
+    #[arg(long, value_name = "FILE")]
+    pub summary: Option<PathBuf>,
+    /// Write every event to this file (`-`: standard output), one JSON object a line
+    #[arg(long, value_name = "FILE")]
+    pub events: Option<PathBuf>,
+    /// Stop tracing after this time, such as 90s or 5min; the target goes on
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub duration: Option<Duration>,
+    /// Print nothing but errors
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// Room for events on their way from the kernel, such as 64MiB; what doesn't fit is counted
+    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = ring_size)]
+    pub ring_size: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Look at the library of this process
+    #[arg(long, conflicts_with = "library")]
+    pub pid: Option<u32>,
+    /// Look at this libtt_metal.so
+    #[arg(long, value_name = "FILE")]
+    pub library: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The size of a ring buffer: a power of two and a multiple of the page size, as the kernel wants.
+fn ring_size(text: &str) -> Result<u32, String> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let number: u64 = digits.parse().map_err(|_| format!("`{text}` doesn't begin with a number"))?;
+    let shift = match text[digits.len()..].trim() {
+        "" | "B" => 0,
+        "K" | "KiB" => 10,
+        "M" | "MiB" => 20,
+        "G" | "GiB" => 30,
+        unit => return Err(format!("`{unit}` is no unit; use KiB, MiB or GiB")),
+    };
+    let page = rustix::param::page_size() as u64;
+    number
+        .checked_shl(shift)
+        .filter(|bytes| bytes >> shift == number)
+        .and_then(|bytes| u32::try_from(bytes).ok())
+        .filter(|bytes| bytes.is_power_of_two() && u64::from(*bytes) >= page && *bytes <= 1 << 30)
+        .ok_or_else(|| format!("must be a power of two from {} KiB to 1 GiB", page / 1024))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn ring_sizes_are_powers_of_two_with_units() {
+        assert_eq!(ring_size("4KiB"), Ok(4096));
+        assert_eq!(ring_size("16MiB"), Ok(16 << 20));
+        assert_eq!(ring_size("65536"), Ok(65536));
+        for wrong in ["", "KiB", "3MiB", "1KiB", "4GiB", "16MB", "-4KiB", "18446744073709551615GiB"] {
+            assert!(ring_size(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What tracing needs of the host: the kernel and privileges.
+
+use caps::{CapSet, Capability};
+use rustix::system::uname;
+use serde::Serialize;
+
+use super::failure::{Failure, Kind};
+use crate::{probe::supports_uprobes, report::Host};
+
+/// The oldest kernel that has all that is used: `bpf_get_attach_cookie` came with 5.15.
+const OLDEST: (u32, u32) = (5, 15);
+
+/// What was found.
+#[derive(Debug, Serialize)]
+pub struct HostCheck {
+    pub kernel: String,
+    pub arch: String,
+    pub kernel_new_enough: bool,
+    pub uprobes: bool,
+    pub kernel_types: bool,
+    pub missing_capabilities: Vec<String>,
+    /// Whatever stands in the way, each with what to do; empty if tracing can work.
+    pub problems: Vec<String>,
+}
+
+impl HostCheck {
+    pub fn run() -> Self {
+        let host = describe();
+        let version = version(&host.kernel);
+        let mut problems = Vec::new();
+        let kernel_new_enough = version.is_none_or(|version| version >= OLDEST);
+        if !kernel_new_enough {
+            problems.push(format!("Linux {} is too old: {}.{} or newer is needed", host.kernel, OLDEST.0, OLDEST.1));
+        }
+        if host.arch != "x86_64" {
+            problems.push(format!("this is {}: only x86_64 can be traced", host.arch));
+        }
+        let uprobes = supports_uprobes();
+        if !uprobes {
+            problems.push("this kernel has no uprobes (CONFIG_UPROBE_EVENTS), or /sys isn't mounted".into());
+        }
+        let missing_capabilities = missing_capabilities();
+        if !missing_capabilities.is_empty() {
+            problems.push(format!(
+                "not enough privilege: {} missing; run as root (sudo tt-memtrace …)",
+                missing_capabilities.join(" and ")
+            ));
+        }
+        Self {
+            kernel: host.kernel,
+            arch: host.arch,
+            kernel_new_enough,
+            uprobes,
+            kernel_types: std::path::Path::new("/sys/kernel/btf/vmlinux").exists(),
+            missing_capabilities,
+            problems,
+        }
+    }
+
+    /// # Errors
+    /// When tracing can't work here.
+    pub fn require(&self) -> Result<(), Failure> {
+        match self.problems.first() {
+            None => Ok(()),
+            Some(problem) => Err(Failure::new(Kind::Host, anyhow::anyhow!("{problem}"))),
+        }
+    }
+}
+
+/// What `uname` says.
+pub fn describe() -> Host {
+    let name = uname();
+    let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
+    Host { hostname: text(name.nodename()), kernel: text(name.release()), arch: text(name.machine()) }
+}
+
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut parts = release.split(['.', '-']);
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// The capabilities that are wanted and not there. CAP_SYS_ADMIN stands for both.
+fn missing_capabilities() -> Vec<String> {
+    let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
+    if has(Capability::CAP_SYS_ADMIN) {
+        return Vec::new();
+    }
+    [Capability::CAP_BPF, Capability::CAP_PERFMON]
+        .into_iter()
+        .filter(|capability| !has(*capability))
+        .map(|capability| capability.to_string())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernel_versions_compare_as_numbers() {
+        assert_eq!(version("6.18.44-fc-v657"), Some((6, 18)));
+        assert_eq!(version("5.15-rc1"), Some((5, 15)));
+        assert_eq!(version("odd"), None);
+        assert!(version("5.4.0") < Some(OLDEST));
+        assert!(version("10.0") > Some(OLDEST));
+    }
+}

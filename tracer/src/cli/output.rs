@@ -1,0 +1,103 @@
+//! Where results go: checked before the trace, written after it.
+
+use std::{
+    io::{self, BufWriter, IsTerminal as _, Write},
+    path::{Path, PathBuf},
+};
+
+use super::{args::Tracing, failure::{Failure, Kind}};
+use crate::{
+    ledger::{Event, Outcome},
+    report::{self, Summary, TableOptions, check_writable, open_lines, write_json, write_json_to},
+};
+
+/// The destinations of one trace.
+pub struct Output {
+    summary: Option<PathBuf>,
+    events: Option<BufWriter<Box<dyn Write + Send>>>,
+    quiet: bool,
+    /// Told once: the log of events couldn't be written.
+    failed: Option<io::Error>,
+}
+
+impl Output {
+    /// Opens what must be open and checks what is written later.
+    ///
+    /// # Errors
+    /// When a file can't be written.
+    pub fn open(options: &Tracing) -> Result<Self, Failure> {
+        let summary = options.summary.clone();
+        if let Some(path) = summary.as_deref().filter(|path| !is_stdout(path)) {
+            check_writable(path)?;
+        }
+        let events = match options.events.as_deref() {
+            Some(path) if is_stdout(path) => Some(BufWriter::new(Box::new(io::stdout()) as Box<dyn Write + Send>)),
+            Some(path) => Some(open_lines(path)?),
+            None => None,
+        };
+        Ok(Self { summary, events, quiet: options.quiet, failed: None })
+    }
+
+    /// A line for the person who waits.
+    pub fn say(&self, line: &str) {
+        if !self.quiet {
+            eprintln!("{line}");
+        }
+    }
+
+    /// Something that the person must know even if they asked for quiet.
+    pub fn warn(&self, line: &str) {
+        eprintln!("tt-memtrace: {line}");
+    }
+
+    /// Writes an event's lines to the log.
+    pub fn event(&mut self, event: &Event, outcome: &Outcome) {
+        let Some(writer) = &mut self.events else { return };
+        if let Err(error) = report::write_lines(writer, event, outcome) {
+            self.events = None;
+            self.warn(&format!("the events can't be written any more: {error}"));
+            self.failed = Some(error);
+        }
+    }
+
+    /// Lets readers of the log see what was written so far.
+    pub fn flush(&mut self) {
+        if let Some(Err(error)) = self.events.as_mut().map(Write::flush) {
+            self.events = None;
+            self.warn(&format!("the events can't be written any more: {error}"));
+            self.failed = Some(error);
+        }
+    }
+
+    /// Writes the summary and shows the table.
+    ///
+    /// # Errors
+    /// When something couldn't be written.
+    pub fn finish(mut self, summary: &Summary) -> Result<(), Failure> {
+        self.flush();
+        if !self.quiet {
+            let stderr = io::stderr();
+            let colour = stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+            let width = stderr.is_terminal().then(terminal_width).flatten();
+            // A reader that went away isn't worth failing for: the JSON is what counts.
+            let _ = stderr.lock().write_all(report::table(summary, TableOptions { colour, width }).as_bytes());
+        }
+        match self.summary.as_deref() {
+            Some(path) if is_stdout(path) => write_json_to(&mut io::stdout().lock(), summary)?,
+            Some(path) => write_json(path, summary)?,
+            None => {}
+        }
+        match self.failed {
+            Some(error) => Err(Failure::new(Kind::Output, anyhow::Error::new(error).context("the events are incomplete"))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn is_stdout(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+fn terminal_width() -> Option<u16> {
+    rustix::termios::tcgetwinsize(io::stderr()).ok().map(|size| size.ws_col).filter(|columns| *columns > 0)
+}

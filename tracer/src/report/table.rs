@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::Duration;
 
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table};
+use comfy_table::{
+    Attribute, Cell, CellAlignment, ContentArrangement, LineStyle, Table, TableStyle,
+};
 use humansize::{BINARY, format_size};
 
-use super::{Attached, DeviceSummary, Library, ProcessSummary, Summary};
+use super::{Attached, DeviceSummary, ProcessSummary, Summary};
 use crate::ledger::{DeviceKind, Exit};
 
 /// How a table is drawn.
@@ -22,6 +23,9 @@ pub struct TableOptions {
 
 /// More chips than this with the very same memory share their rows.
 const MOST_EQUAL_CHIPS: usize = 4;
+
+const RULE: LineStyle = LineStyle::none().fill('─').junction('─');
+const STYLE: TableStyle = TableStyle::new().header_separator(RULE).bottom_border(RULE);
 
 const BOLD: &str = "\x1b[1m";
 const RED: &str = "\x1b[1;31m";
@@ -68,7 +72,7 @@ fn put_process(text: &mut String, process: &ProcessSummary, options: TableOption
         "{}: {}, {}",
         styled(&name, BOLD, options.colour),
         ending(process),
-        library(process.library.as_ref()),
+        library(process),
     ));
     let blocks = blocks(process);
     if blocks.is_empty() {
@@ -81,7 +85,7 @@ fn put_process(text: &mut String, process: &ProcessSummary, options: TableOption
         );
     }
     for (what, value) in beneath(process) {
-        line(&format!("  {what:<12} {value}"));
+        line(&format!(" {what:<12} {value}"));
     }
 }
 
@@ -159,7 +163,7 @@ fn chip_blocks<'a>(chips: &[&'a DeviceSummary]) -> Vec<Block<'a>> {
 fn draw(blocks: &[Block<'_>], ended: bool, options: TableOptions) -> Table {
     let mut table = Table::new();
     table
-        .load_style(UTF8_HORIZONTAL_ONLY)
+        .load_style(STYLE)
         .set_content_arrangement(ContentArrangement::Dynamic);
     // What the width and the colours are is for the caller to find out.
     table.force_no_tty();
@@ -215,7 +219,7 @@ fn beneath(process: &ProcessSummary) -> Vec<(&'static str, String)> {
     let mut lines = vec![(
         "non-owning",
         format!(
-            "{} live, {} created, {} destroyed; memory of other buffers, in no total",
+            "{} live, {} created, {} destroyed; they hold no memory, so are in no total",
             number(non_owning.live),
             number(non_owning.created),
             number(non_owning.destroyed),
@@ -240,22 +244,15 @@ fn beneath(process: &ProcessSummary) -> Vec<(&'static str, String)> {
         count(hooked, "allocation")
     );
     unless_zero(hooked, "hooked", value);
-    let frees = process.unmatched_deallocations;
-    let destroys = non_owning.unmatched_destroys;
-    let value = format!(
-        "{} and {} of buffers that were there before, or whose birth was lost",
-        count(frees, "free"),
-        count(destroys, "destruction"),
+    let (unmatched, value) = ends(
+        process.unmatched_deallocations,
+        non_owning.unmatched_destroys,
     );
-    unless_zero(frees.saturating_add(destroys), "unmatched", value);
-    let frees = process.implied_deallocations;
-    let destroys = non_owning.implied_destroys;
-    let value = format!(
-        "{} and {} never seen, but proven by what came after",
-        count(frees, "free"),
-        count(destroys, "destruction"),
-    );
-    unless_zero(frees.saturating_add(destroys), "implied", value);
+    let value = format!("{value} of buffers that were there before, or whose birth was lost");
+    unless_zero(unmatched, "unmatched", value);
+    let (implied, value) = ends(process.implied_deallocations, non_owning.implied_destroys);
+    let value = format!("{value} never seen, but proven by what came after");
+    unless_zero(implied, "implied", value);
     let late = process.events_after_exit;
     unless_zero(
         late,
@@ -269,24 +266,46 @@ fn beneath(process: &ProcessSummary) -> Vec<(&'static str, String)> {
     lines
 }
 
+/// Ends of buffers of either kind: how many together, and in words.
+fn ends(frees: u64, destructions: u64) -> (u64, String) {
+    let free = count(frees, "free");
+    let destruction = count(destructions, "destruction");
+    let words = match (frees, destructions) {
+        (_, 0) => free,
+        (0, _) => destruction,
+        _ => format!("{free} and {destruction}"),
+    };
+    (frees.saturating_add(destructions), words)
+}
+
 fn ending(process: &ProcessSummary) -> String {
     let Some(at) = process.exited_at_ns else {
         return "still running".to_owned();
     };
-    let how = match process.exit {
-        Some(Exit::Code(code)) => format!("exited with code {code}"),
+    let after = duration(at.0);
+    match process.exit {
+        Some(Exit::Code(code)) => format!("exited with code {code} after {after}"),
         Some(Exit::Signal(signal)) => match signal_hook::low_level::signal_name(signal) {
-            Some(name) => format!("killed by {name}"),
-            None => format!("killed by signal {signal}"),
+            Some(name) => format!("killed by {name} after {after}"),
+            None => format!("killed by signal {signal} after {after}"),
         },
-        None => "ended, how is not known,".to_owned(),
-    };
-    format!("{how} after {}", duration(at.0))
+        None => format!("ended after {after}, how is not known"),
+    }
 }
 
-fn library(library: Option<&Library>) -> String {
-    let Some(library) = library else {
-        return "loaded no TT-Metal".to_owned();
+fn library(process: &ProcessSummary) -> String {
+    let Some(library) = &process.library else {
+        // A buffer, even one of which only the end was seen, is proof of a library.
+        let saw_none = process.devices.is_empty()
+            && process.bulk_frees == 0
+            && process.unmatched_deallocations == 0
+            && process.non_owning.unmatched_destroys == 0;
+        let none = if saw_none {
+            "loaded no TT-Metal"
+        } else {
+            "TT-Metal of an unknown release"
+        };
+        return none.to_owned();
     };
     let release = match &library.release {
         Some(release) => format!("TT-Metal {}", printable(release)),

@@ -1,1 +1,216 @@
+//! The sample summaries that the writers are tested on, and what makes a summary.
 
+mod destination;
+mod line;
+mod schema;
+mod table;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use super::*;
+use crate::ledger::tests::{ALLOCATOR, KIB, MESH, PID, Story, TID, chip, mesh, owning, view};
+use crate::ledger::*;
+
+const MIB: u64 = 1024 * KIB;
+
+fn facts(processes: Vec<ProcessFacts>) -> Facts {
+    Facts {
+        tool: Tool {
+            name: "tt-memtrace".into(),
+            version: "0.1.0".into(),
+        },
+        host: Host {
+            hostname: "box".into(),
+            kernel: "6.18.0".into(),
+            arch: "x86_64".into(),
+        },
+        started_at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_000_000_250),
+        duration: Duration::from_millis(1500),
+        processes,
+    }
+}
+
+fn python(pid: u32, attached: Attached) -> ProcessFacts {
+    let fields = [
+        ("size", "[[buffer+0x10]+0x8]"),
+        ("buffer_type", "[[buffer+0x10]+0x18]"),
+    ];
+    ProcessFacts {
+        pid,
+        comm: "python3".into(),
+        command_line: vec!["python3".into(), "bench.py".into()],
+        attached,
+        library: Some(Library {
+            path: "/venv/ttnn/build/lib/libtt_metal.so".into(),
+            build_id: Some("1a2b3c4d5e6f7081".into()),
+            release: Some("0.81.1".into()),
+            fields: BTreeMap::from(fields.map(|(name, path)| (name.into(), path.into()))),
+        }),
+    }
+}
+
+/// A process on a mesh of chips 0 and 1, with L1 of its own on chip 1, that exits while it holds
+/// memory.
+fn two_chips() -> Story {
+    let mut story = Story::default();
+    let weights = owning(0x100, MESH, 0x10_0000, 12 * MIB + 512 * KIB);
+    let activations = owning(0x200, MESH, 0x200_0000, 8 * MIB);
+    let small = Buffer {
+        allocator: AllocatorPointer(0xb0),
+        buffer_type: BufferType::L1,
+        layout: Layout::HeightSharded,
+        unique_id: Some(7),
+        ..owning(0x300, chip(1), 0x1_8000, 1536)
+    };
+    story.allocate_on_mesh(weights, &[0, 1]);
+    story.allocate_on_mesh(activations, &[0, 1]);
+    for object in [0x201, 0x202] {
+        story.destroy(view(object, chip(0), 0x200_0000, 8 * MIB));
+    }
+    story.deallocate(activations);
+    story.allocate(small);
+    story.now = 1_250_000_000;
+    story.apply(EventKind::Exit(Some(Exit::Code(0))));
+    story
+}
+
+/// A process on a mesh that is one chip.
+fn one_chip() -> Story {
+    let mut story = Story::default();
+    story.allocate_on_mesh(owning(0x100, MESH, 0x10_0000, 3 * MIB), &[0]);
+    story.allocate_on_mesh(
+        Buffer {
+            buffer_type: BufferType::Trace,
+            ..owning(0x200, MESH, 0x20_0000, 64 * KIB)
+        },
+        &[],
+    );
+    story
+}
+
+/// All that can be the matter, in three processes, one of which the facts don't know.
+fn troubled() -> Story {
+    let mut story = two_chips();
+    let buffer = |object| owning(object, MESH, 0x1000 * object, MIB);
+    let mut second = |kind| {
+        story.event(200, 200, kind);
+    };
+    second(EventKind::Allocate(buffer(0x10)));
+    second(EventKind::Allocate(buffer(0x20)));
+    second(EventKind::Allocate(buffer(0x10)));
+    second(EventKind::BulkFree(ALLOCATOR));
+    second(EventKind::Allocate(buffer(0x30)));
+    second(EventKind::Deallocate(buffer(0x40)));
+    second(EventKind::Destroy(view(0x50, chip(0), 0x1000, KIB)));
+    for object in 0..1200 {
+        second(EventKind::Hooked(owning(0x10_0000 + object, MESH, 0, KIB)));
+    }
+    second(EventKind::Failed(owning(0x60, MESH, 0, 64 * 1024 * MIB)));
+    second(EventKind::Exit(Some(Exit::Signal(9))));
+    second(EventKind::Deallocate(buffer(0x30)));
+    story.event(300, 300, EventKind::BulkFree(ALLOCATOR));
+    story.event(300, 300, EventKind::Exit(None));
+    story.event(0, 0, EventKind::Lost(1234));
+    story
+}
+
+fn two_chips_summary() -> Summary {
+    Summary::new(
+        &two_chips().ledger,
+        &facts(vec![python(PID, Attached::Start)]),
+    )
+}
+
+fn troubled_summary() -> Summary {
+    let known = vec![python(200, Attached::Running), python(PID, Attached::Start)];
+    Summary::new(&troubled().ledger, &facts(known))
+}
+
+#[test]
+fn the_json_of_a_summary() {
+    insta::assert_json_snapshot!(two_chips_summary());
+}
+
+#[test]
+fn buffers_stand_by_device_type_and_address() {
+    let mut story = Story::default();
+    let mut object = 0;
+    for device in [chip(1), mesh(1), chip(0)] {
+        for buffer_type in [
+            BufferType::SystemMemory,
+            BufferType::L1Small,
+            BufferType::Dram,
+        ] {
+            for address in [0x2000, 0x1000] {
+                object += 0x10;
+                let allocator = AllocatorPointer(u64::from(device.id) + 0x10 * device.kind as u64);
+                story.allocate(Buffer {
+                    allocator,
+                    buffer_type,
+                    ..owning(object, device, address, KIB)
+                });
+            }
+        }
+    }
+    let summary = Summary::new(&story.ledger, &facts(vec![]));
+    let order: Vec<String> = summary.processes[0]
+        .live_buffers
+        .iter()
+        .map(|b| {
+            format!(
+                "{:?} {} {} {:#x}",
+                b.device_kind, b.device_id, b.buffer_type, b.address
+            )
+        })
+        .collect();
+    insta::assert_snapshot!(order.join("\n"));
+}
+
+#[test]
+fn a_process_without_a_single_event_is_listed() {
+    let summary = Summary::new(&Ledger::new(), &facts(vec![python(PID, Attached::Start)]));
+    let [process] = summary.processes.as_slice() else {
+        panic!("one process")
+    };
+    assert_eq!(
+        (process.pid, process.events_received, process.exit),
+        (PID, 0, None)
+    );
+    assert!(process.devices.is_empty());
+}
+
+#[test]
+fn a_process_without_facts_is_listed_and_nothing_is_claimed_of_it() {
+    let summary = troubled_summary();
+    assert_eq!(
+        summary.processes.iter().map(|p| p.pid).collect::<Vec<_>>(),
+        [100, 200, 300]
+    );
+    let unknown = &summary.processes[2];
+    assert_eq!(
+        (unknown.attached, &unknown.library),
+        (Attached::Running, &None)
+    );
+    assert_eq!((unknown.exit, unknown.exited_at_ns.is_some()), (None, true));
+}
+
+#[test]
+fn a_clock_that_was_never_set_is_no_reason_to_panic() {
+    let at = |started_at| {
+        let facts = Facts {
+            started_at,
+            ..facts(vec![])
+        };
+        Summary::new(&Ledger::new(), &facts).started_at
+    };
+    let epoch = SystemTime::UNIX_EPOCH;
+    assert_eq!(
+        at(epoch - Duration::from_secs(5)),
+        "1970-01-01T00:00:00.000Z"
+    );
+    assert_eq!(
+        at(epoch + Duration::from_secs(1 << 40)),
+        "9999-12-31T23:59:59.000Z"
+    );
+}

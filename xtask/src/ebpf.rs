@@ -159,8 +159,9 @@ impl Tools {
                 .env("RUSTC", DEBIAN_RUSTC)
                 .env_remove("RUSTC_WRAPPER")
                 .env_remove("RUSTFLAGS")
-                // aya-ebpf uses one unstable feature, asm_experimental_arch.
-                .env("RUSTC_BOOTSTRAP", "aya_ebpf")
+                // aya-ebpf and our own crate use one unstable feature, asm_experimental_arch; on a
+                // stable compiler it is allowed to these two alone.
+                .env("RUSTC_BOOTSTRAP", "aya_ebpf,tracer")
                 .env(
                     "CARGO_ENCODED_RUSTFLAGS",
                     self.flags(&root, dir)?.join("\x1f"),

@@ -140,6 +140,23 @@ fn the_peak_that_a_membership_brings_to_light_was_at_the_allocation() {
 }
 
 #[test]
+fn what_another_thread_allocates_in_between_is_part_of_the_peak_and_its_time() {
+    let mut story = Story::default();
+    story.allocate(owning(0x20, MESH, 0x1000, 4 * KIB));
+    let own = Buffer {
+        allocator: AllocatorPointer(0xb0),
+        ..owning(0x10, chip(0), 0x1000, KIB)
+    };
+    story.event(PID, TID + 1, EventKind::Allocate(own));
+    story.create(view(0x21, chip(0), 0x1000, 4 * KIB));
+    let account = story.dram(chip(0));
+    assert_eq!(
+        (account.peak_bytes, account.peak_at),
+        (5 * KIB, Nanoseconds(2))
+    );
+}
+
+#[test]
 fn a_bulk_free_of_a_mesh_frees_on_each_member() {
     let mut story = Story::default();
     story.allocate_on_mesh(owning(0x10, MESH, 0x1000, 4 * KIB), &[0, 1]);

@@ -125,11 +125,11 @@ fn prepare(progress: &Progress) -> Result<Vec<(String, String)>> {
             .unwrap_or_else(|_| Err(anyhow!("preparing ttnn panicked")));
         Ok::<_, anyhow::Error>((tracer?, environments?))
     })?;
-    let cpp_target = program::cpp_target(progress)?;
+    // The tests would build it, but as root.
+    program::cpp_target(progress)?;
 
     let mut variables = vec![
         ("TT_MEMTRACE_BIN".to_owned(), text(&tracer)?),
-        ("TT_MEMTRACE_CPP_TARGET".to_owned(), text(&cpp_target)?),
         ("RUST_BACKTRACE".to_owned(), "1".to_owned()),
         // As root under sudo they would leave files that the user can't remove.
         ("PYTHONDONTWRITEBYTECODE".to_owned(), "1".to_owned()),

@@ -22,9 +22,8 @@ use crate::{
 /// The releases that the project is tested on, newest first.
 pub const RELEASES: [&str; 2] = ["0.81.1", "0.77.0"];
 
-/// Kernels are compiled into a folder per environment: each release and each stand-in its own.
-/// Python runs a `.pth` file's import lines at its start, whoever starts it.
-const CACHE_HOOK: &str = "tt-metal-cache.pth";
+/// Python runs the import lines of a `.pth` file at its start, whoever starts it.
+const HOOK: &str = "tt-memtrace.pth";
 
 /// Fetch the real ttnn and make it ready for mock devices.
 ///
@@ -106,7 +105,7 @@ fn environment(step: &Step, base: &Path, version: &str, stand_in: &StandIn) -> R
     let dir = sh::target_dir().join("ttnn").join(version);
     let stamp = dir.join("stamp.json");
     let python = dir.join("venv/bin/python");
-    let complete = json!({ "ttnn": version, "stand_in": stand_in.hash() }).to_string();
+    let complete = json!({ "ttnn": version, "stand_in": stand_in.hash(), "layout": 1 }).to_string();
     if fs::read_to_string(&stamp).is_ok_and(|found| found == complete)
         && let Ok(package) = installed_package(&python)
     {
@@ -145,8 +144,8 @@ fn environment(step: &Step, base: &Path, version: &str, stand_in: &StandIn) -> R
     let package = installed_package(&python)?;
     stand_in.install(step, &package)?;
     let site_packages = package.parent().context("site-packages")?;
-    let hook = site_packages.join(CACHE_HOOK);
-    fs::write(&hook, cache_hook(&dir.join("cache")))
+    let hook = site_packages.join(HOOK);
+    fs::write(&hook, environment_hook(&dir.join("cache")))
         .with_context(|| format!("write {}", hook.display()))?;
     step.run(
         Command::new(&python)
@@ -177,10 +176,15 @@ fn installed_package(python: &Path) -> Result<PathBuf> {
         .with_context(|| format!("{} has no ttnn", python.display()))
 }
 
-fn cache_hook(cache: &Path) -> String {
+/// Python code that sets what is otherwise unset: where compiled kernels are kept, each release and
+/// each stand-in its own, and that Open MPI leaves no 16 MiB of shared memory behind.
+fn environment_hook(cache: &Path) -> String {
     // A JSON string is a Python string, too.
     let cache = json!(cache.to_string_lossy());
-    format!("import os; os.environ.setdefault('TT_METAL_CACHE', {cache})\n")
+    format!(
+        "import os; os.environ.setdefault('TT_METAL_CACHE', {cache}); \
+         os.environ.setdefault('OMPI_MCA_btl', 'self')\n"
+    )
 }
 
 /// What stands in for the device compiler: a compiler driver and the one kernel it links.

@@ -6,11 +6,15 @@ use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::{sh, ttnn::Environment};
+
+const TIME_TO_END: Duration = Duration::from_secs(10);
 
 /// A copy of `libtt_metal.so` in `dir`, with all that it needs beside it.
 ///
@@ -44,7 +48,8 @@ pub fn copy_library(environment: &Environment, dir: &Path) -> Result<PathBuf> {
 /// A running `loop.py`.
 pub struct Looper {
     child: Child,
-    commands: ChildStdin,
+    /// `None` when it has been told to end.
+    commands: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
     log: PathBuf,
 }
@@ -70,7 +75,7 @@ impl Looper {
         let stdout = child.stdout.take().context("stdout of the loop")?;
         let mut looper = Self {
             child,
-            commands,
+            commands: Some(commands),
             answers: BufReader::new(stdout),
             log,
         };
@@ -84,7 +89,8 @@ impl Looper {
 
     /// Allocates and frees `count` tensors; nanoseconds for each.
     pub fn run(&mut self, count: u32) -> Result<f64> {
-        writeln!(self.commands, "{count}").context("the measured process has ended")?;
+        let commands = self.commands.as_mut().context("no stdin")?;
+        writeln!(commands, "{count}").context("the measured process has ended")?;
         let answer = self.answer()?;
         answer
             .parse()
@@ -106,9 +112,17 @@ impl Looper {
 }
 
 impl Drop for Looper {
+    /// It closes its device and ends; if it doesn't, it is ended.
     fn drop(&mut self) {
-        // Nothing is lost with it, and an end without closing the device is the quickest.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.commands = None;
+        let deadline = Instant::now() + TIME_TO_END;
+        while let Ok(None) = self.child.try_wait() {
+            if Instant::now() > deadline {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 }

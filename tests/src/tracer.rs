@@ -80,6 +80,7 @@ pub struct Tracer<'a> {
     dir: &'a WorkDir,
     /// What runs the tracer, such as `setpriv`.
     before: Vec<OsString>,
+    program: PathBuf,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
 }
@@ -90,6 +91,7 @@ impl<'a> Tracer<'a> {
         Self {
             dir,
             before: Vec::new(),
+            program: binary(),
             arguments: arguments.iter().map(OsString::from).collect(),
             environment: Vec::new(),
         }
@@ -140,10 +142,16 @@ impl<'a> Tracer<'a> {
         self
     }
 
+    /// Another copy of the binary under test.
+    pub fn program(mut self, program: PathBuf) -> Self {
+        self.program = program;
+        self
+    }
+
     /// The command line as one.
     pub fn command(&self) -> Command {
         let mut words = self.before.clone();
-        words.push(binary().into());
+        words.push(self.program.clone().into());
         words.extend(self.arguments.iter().cloned());
         let mut command = self.dir.command(&words[0]);
         command

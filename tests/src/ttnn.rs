@@ -21,6 +21,23 @@ impl Release {
         }
     }
 
+    /// TT-Metal itself.
+    pub fn library(self) -> PathBuf {
+        let inside = "site-packages/ttnn/build/lib/libtt_metal.so";
+        let python = self.python();
+        let lib = python
+            .ancestors()
+            .nth(2)
+            .expect("venv/bin/python")
+            .join("lib");
+        let versions =
+            std::fs::read_dir(&lib).unwrap_or_else(|error| panic!("{}: {error}", lib.display()));
+        versions
+            .map(|version| version.expect("an entry").path().join(inside))
+            .find(|library| library.exists())
+            .unwrap_or_else(|| panic!("no {inside} in {}", lib.display()))
+    }
+
     /// The Python that has it: `TTNN_PYTHON_0_81_1` or the like, else what `cargo xtask ttnn` made.
     fn python(self) -> PathBuf {
         let version = self.version();

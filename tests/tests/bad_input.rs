@@ -1,0 +1,370 @@
+//! Bad input gets a sentence that says what to do, its own exit code, and no half-written file; and
+//! no target is ever harmed by it.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use rustix::process::Signal;
+use tt_memtrace_tests::{
+    Cpp, Finished, Generation, Process, Tracer, Variant, WorkDir, for_each_generation, need_root,
+    wait_for,
+};
+
+/// The documented exit codes.
+mod code {
+    pub const USAGE: i32 = 2;
+    pub const NO_TARGET: i32 = 3;
+    pub const NO_LIBRARY: i32 = 4;
+    pub const NOT_PERMITTED: i32 = 5;
+    pub const UNTRACEABLE_LIBRARY: i32 = 6;
+    pub const UNWRITABLE: i32 = 7;
+    pub const NOT_EXECUTABLE: i32 = 126;
+    pub const NO_SUCH_COMMAND: i32 = 127;
+}
+
+for_each_generation!(
+    a_name_that_several_have,
+    a_name_that_nobody_has,
+    a_process_without_tt_metal,
+    waiting_for_tt_metal,
+    too_little_privilege,
+    a_library_without_symbols,
+    a_library_without_symbols_under_run,
+    a_field_with_two_places,
+    a_field_that_no_code_shows,
+    an_unwritable_summary,
+    a_target_that_dies_while_being_attached,
+);
+
+/// It failed with that code, in words, and wrote no summary.
+#[track_caller]
+fn expect_failure(dir: &WorkDir, done: &Finished, code: i32, words: &[&str]) {
+    done.expect_code(code);
+    for word in words {
+        let says = done.stderr.to_lowercase().contains(&word.to_lowercase());
+        assert!(says, "nothing of `{word}` in: {}", done.stderr);
+    }
+    assert!(!done.stderr.contains("panicked"), "{}", done.stderr);
+    assert_eq!(done.text(), "");
+    dir.expect_no_summary();
+}
+
+#[test]
+fn usage() {
+    for arguments in [
+        &["attach"][..],
+        &["attach", "--pid", "zero"],
+        &["attach", "--pid", "1", "--name", "init"],
+        &["run"],
+        &["run", "--ring-size", "many", "--", "true"],
+        &["check", "--no-such-option"],
+        &["no-such-command"],
+    ] {
+        let dir = WorkDir::new();
+        let done = Tracer::bare(&dir, arguments).start().finish();
+        expect_failure(&dir, &done, code::USAGE, &["usage"]);
+    }
+}
+
+#[test]
+fn no_such_process() {
+    if !need_root() {
+        return;
+    }
+    let dir = WorkDir::new();
+    // One that just ended: its pid is nobody's for long.
+    let mut ended = Process::spawn(&mut dir.command("true"));
+    let pid = ended.pid();
+    ended.wait();
+    let done = Tracer::attach_to(&dir, pid).start().finish();
+    expect_failure(&dir, &done, code::NO_TARGET, &[&pid.to_string()]);
+}
+
+/// The target under a name that no other process has.
+fn named(dir: &WorkDir, generation: Generation, name: &str) -> Cpp {
+    let program = dir.path().join(name);
+    if !program.exists() {
+        let target = generation.dir(Variant::Plain).join("target");
+        std::fs::copy(target, &program).expect("one's own directory");
+    }
+    let mut command = dir.command(program);
+    command.env("LD_LIBRARY_PATH", generation.dir(Variant::Plain));
+    let mut target = Cpp::from(Process::spawn(&mut command));
+    target.obey("mesh 1");
+    target
+}
+
+/// At most 15 characters: the kernel keeps no more of a name.
+fn unused_name(tag: &str) -> String {
+    format!("tt{tag}{}", std::process::id())
+}
+
+fn a_name_that_several_have(generation: Generation) {
+    let dir = WorkDir::new();
+    let name = unused_name(if generation == Generation::One {
+        "a"
+    } else {
+        "b"
+    });
+    let mut targets = [
+        named(&dir, generation, &name),
+        named(&dir, generation, &name),
+    ];
+    let done = Tracer::attach(&dir)
+        .arguments(["--name", &name])
+        .start()
+        .finish();
+    let pids = targets
+        .each_ref()
+        .map(|target| target.process.pid().to_string());
+    // It names them, for --pid.
+    expect_failure(&dir, &done, code::NO_TARGET, &[&pids[0], &pids[1], "--pid"]);
+    for target in &mut targets {
+        target.expect_unharmed();
+    }
+
+    // With one of them gone the name is good.
+    let [mut target, gone] = targets;
+    gone.finish().expect_code(0);
+    let tracer = Tracer::attach(&dir).arguments(["--name", &name]);
+    let tracer = tracer.start_and_see(|| {
+        target.obey("burst 1");
+    });
+    let pid = target.process.pid();
+    target.finish().expect_code(0);
+    tracer.finish().expect_code(0);
+    dir.summary().process(pid);
+}
+
+fn a_name_that_nobody_has(_: Generation) {
+    let dir = WorkDir::new();
+    let name = unused_name("x");
+    let done = Tracer::attach(&dir)
+        .arguments(["--name", &name])
+        .start()
+        .finish();
+    expect_failure(&dir, &done, code::NO_TARGET, &[&name]);
+}
+
+fn a_process_without_tt_metal(generation: Generation) {
+    let dir = WorkDir::new();
+    let mut target = Cpp::from(Process::spawn(&mut generation.late(&dir, Variant::Plain)));
+    let pid = target.pid();
+    let done = Tracer::attach_to(&dir, pid).start().finish();
+    let words = [&pid.to_string(), "libtt_metal.so", "--wait"];
+    expect_failure(&dir, &done, code::NO_LIBRARY, &words);
+    target.load(generation, Variant::Plain);
+    target.obey("mesh 1");
+    target.expect_unharmed();
+}
+
+fn waiting_for_tt_metal(generation: Generation) {
+    let dir = WorkDir::new();
+    let mut target = Cpp::from(Process::spawn(&mut generation.late(&dir, Variant::Plain)));
+    let pid = target.pid();
+    let mut loaded = false;
+    let tracer = Tracer::attach_to(&dir, pid).arguments(["--wait"]);
+    let tracer = tracer.start_and_see(|| {
+        if !loaded {
+            target.load(generation, Variant::Plain);
+            target.obey("mesh 1");
+            loaded = true;
+        }
+        target.obey("burst 1");
+    });
+    target.obey("alloc DRAM 4096 4096");
+    target.finish().expect_code(0);
+    tracer.finish().expect_code(0);
+    assert_eq!(dir.summary().process(pid).owning().len(), 1);
+}
+
+/// A user who is nobody, with no capability.
+const NOBODY: [&str; 5] = [
+    "setpriv",
+    "--reuid=65534",
+    "--regid=65534",
+    "--clear-groups",
+    "--inh-caps=-all",
+];
+
+/// The tracer where anybody may run it: root's home is closed to others.
+fn for_nobody<'a>(dir: &'a WorkDir, tracer: Tracer<'a>) -> Tracer<'a> {
+    let program = dir.path().join("tt-memtrace");
+    if !program.exists() {
+        let built = tracer.command();
+        std::fs::copy(built.get_program(), &program).expect("one's own directory");
+    }
+    tracer.program(program).started_by(&NOBODY)
+}
+
+fn too_little_privilege(generation: Generation) {
+    let dir = WorkDir::new();
+    let mut target = Cpp::alone(&dir, generation, 1);
+    let attach = for_nobody(&dir, Tracer::attach_to(&dir, target.process.pid()));
+    let done = attach.start().finish();
+    expect_failure(&dir, &done, code::NOT_PERMITTED, &["CAP_"]);
+    target.expect_unharmed();
+
+    // A command isn't even started.
+    let marker = dir.path().join("ran");
+    let mut touch = dir.command("touch");
+    let run = for_nobody(&dir, Tracer::run(&dir).traced(touch.arg(&marker)));
+    let done = run.start().finish();
+    expect_failure(&dir, &done, code::NOT_PERMITTED, &["CAP_"]);
+    assert!(!marker.exists(), "the command ran");
+}
+
+fn a_library_without_symbols(generation: Generation) {
+    let dir = WorkDir::new();
+    expect_untraceable(&dir, &generation.library(Variant::Hidden), &["symbol"]);
+
+    let mut target = Cpp::from(Process::spawn(&mut generation.late(&dir, Variant::Hidden)));
+    target.load(generation, Variant::Hidden);
+    target.obey("mesh 1");
+    let done = Tracer::attach_to(&dir, target.process.pid())
+        .start()
+        .finish();
+    let words = ["symbol", "libtt_metal.so"];
+    expect_failure(&dir, &done, code::UNTRACEABLE_LIBRARY, &words);
+    target.expect_unharmed();
+}
+
+/// The command works on, untraced, to its own end.
+fn a_library_without_symbols_under_run(generation: Generation) {
+    let dir = WorkDir::new();
+    let late = generation.late(&dir, Variant::Hidden);
+    let mut target = Cpp::from(Tracer::run(&dir).traced(&late).start());
+    target.load(generation, Variant::Hidden);
+    target.obey("mesh 1");
+    target.obey("alloc DRAM 4096 4096");
+    target.expect_unharmed();
+    let done = target.finish();
+    assert!(done.stderr.contains("symbol"), "{}", done.stderr);
+    assert!(!done.stderr.contains("panicked"), "{}", done.stderr);
+}
+
+fn a_field_with_two_places(generation: Generation) {
+    bent(generation, Variant::Disagree);
+}
+
+fn a_field_that_no_code_shows(generation: Generation) {
+    bent(generation, Variant::Opaque);
+}
+
+/// The error names the function and shows its code.
+fn bent(generation: Generation, variant: Variant) {
+    let dir = WorkDir::new();
+    let function = format!("{}()", generation.bent_field());
+    let words = [function.as_str(), "mov"];
+    expect_untraceable(&dir, &generation.library(variant), &words);
+
+    let mut target = Cpp::from(Process::spawn(&mut generation.target(&dir, variant)));
+    target.obey("mesh 1");
+    let done = Tracer::attach_to(&dir, target.process.pid())
+        .start()
+        .finish();
+    expect_failure(&dir, &done, code::UNTRACEABLE_LIBRARY, &words);
+    target.obey("alloc DRAM 8192 4096");
+    target.finish().expect_code(0);
+}
+
+/// `check` fails, and says why among what it found.
+#[track_caller]
+fn expect_untraceable(dir: &WorkDir, library: &Path, words: &[&str]) {
+    let done = Tracer::bare(dir, &["check", "--library"])
+        .arguments([library])
+        .start()
+        .finish();
+    done.expect_code(code::UNTRACEABLE_LIBRARY);
+    let said = done.text() + &done.stderr;
+    for word in words {
+        assert!(said.contains(word), "nothing of `{word}` in: {said}");
+    }
+}
+
+/// Found before anything is traced, not after hours of it.
+fn an_unwritable_summary(generation: Generation) {
+    let dir = WorkDir::new();
+    let directory = dir.path().to_str().expect("UTF-8").to_owned();
+    let nowhere = dir.path().join("no/such/directory/file");
+    let nowhere = nowhere.to_str().expect("UTF-8");
+    let mut target = Cpp::alone(&dir, generation, 1);
+    let pid = target.process.pid().to_string();
+    for option in ["--summary", "--events"] {
+        for path in [nowhere, directory.as_str(), "/proc/version"] {
+            let marker = dir.path().join("ran");
+            let mut touch = dir.command("touch");
+            let run = Tracer::bare(&dir, &["run", option, path]);
+            let done = run.traced(touch.arg(&marker)).start().finish();
+            expect_failure(&dir, &done, code::UNWRITABLE, &[path]);
+            assert!(!marker.exists(), "{option} {path}: the command ran");
+
+            let attach = Tracer::bare(&dir, &["attach", option, path, "--pid", &pid]);
+            expect_failure(&dir, &attach.start().finish(), code::UNWRITABLE, &[path]);
+        }
+    }
+    target.expect_unharmed();
+}
+
+#[test]
+fn a_command_that_cannot_be_started() {
+    if !need_root() {
+        return;
+    }
+    let dir = WorkDir::new();
+    let missing = dir.command("no-such-command-anywhere");
+    let done = Tracer::run(&dir).traced(&missing).start().finish();
+    expect_failure(
+        &dir,
+        &done,
+        code::NO_SUCH_COMMAND,
+        &["no-such-command-anywhere"],
+    );
+
+    let text = dir.path().join("text");
+    std::fs::write(&text, "no program").expect("one's own directory");
+    std::fs::set_permissions(&text, std::fs::Permissions::from_mode(0o644))
+        .expect("one's own file");
+    let done = Tracer::run(&dir)
+        .traced(&Command::new(&text))
+        .start()
+        .finish();
+    let shown = text.to_str().expect("UTF-8");
+    expect_failure(&dir, &done, code::NOT_EXECUTABLE, &[shown]);
+}
+
+/// At whatever moment of the attaching: either there is a whole summary of the death, or a sentence.
+fn a_target_that_dies_while_being_attached(generation: Generation) {
+    for moment in 0..12 {
+        let dir = WorkDir::new();
+        let mut target = Cpp::alone(&dir, generation, 1);
+        let pid = target.process.pid();
+        let mut tracer = Tracer::attach_to(&dir, pid).start();
+        // Moments that differ in what the tracer has opened so far; the last ones come after all.
+        let reached = |tracer: &mut Process| {
+            let open = std::fs::read_dir(format!("/proc/{}/fd", tracer.pid()));
+            open.map_or(0, Iterator::count) >= moment * 4
+        };
+        let mut looks = 0;
+        wait_for("a moment of the attaching", || {
+            looks += 1;
+            reached(&mut tracer) || looks > 500
+        });
+        target.process.signal(Signal::KILL);
+        let done = tracer.wait();
+        assert!(!done.stderr.contains("panicked"), "{}", done.stderr);
+        match done.code() {
+            Some(0) => {
+                let summary = dir.summary();
+                let exit = &summary.process(pid).0["exit"];
+                assert!(exit.is_null() || exit["signal"] == 9, "{exit}");
+            }
+            Some(code::NO_TARGET | code::NO_LIBRARY) => {
+                let shown = pid.to_string();
+                expect_failure(&dir, &done, done.code().expect("one"), &[&shown]);
+            }
+            _ => panic!("{:?}: {}", done.status, done.stderr),
+        }
+    }
+}

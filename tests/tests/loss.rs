@@ -1,0 +1,103 @@
+//! What does not fit into the ring buffer is counted, in the summary and in red on the terminal.
+
+use serde_json::Value;
+use tt_memtrace_tests::{
+    Cpp, Generation, Process, Tracer, Variant, WorkDir, events_named, for_each_generation, unsigned,
+};
+
+for_each_generation!(
+    a_tiny_ring_loses_and_says_so,
+    a_terminal_shows_loss_in_red,
+    without_loss_nothing_is_red,
+);
+
+/// One page: room for some dozens of records.
+const TINY: [&str; 2] = ["--ring-size", "4KiB"];
+
+fn a_tiny_ring_loses_and_says_so(generation: Generation) {
+    let dir = WorkDir::new();
+    let target = generation.target(&dir, Variant::Plain);
+    let tracer = Tracer::run(&dir).arguments(TINY).traced(&target);
+    let mut target = Cpp::from(tracer.start());
+    target.obey("mesh 1");
+    target.obey("threads 4 20000");
+    let done = target.finish();
+    done.expect_code(0);
+
+    let summary = dir.summary();
+    let lost = summary.lost();
+    assert!(lost > 0);
+    assert_eq!(summary.0["events"]["exact"], false);
+    assert!(unsigned(&summary.0["events"], "received") > 0);
+    // Nobody needs to add up: what the events say is what the summary says.
+    let events = dir.events();
+    let counted: u64 = events_named(&events, "lost")
+        .iter()
+        .map(|event: &&Value| unsigned(event, "count"))
+        .sum();
+    assert_eq!(counted, lost);
+    assert!(done.stderr.contains("lost"), "{}", done.stderr);
+}
+
+/// Runs the target in a terminal of its own, and gives what that shows.
+fn in_a_terminal(dir: &WorkDir, generation: Generation, options: &[&str]) -> String {
+    let mut commands = generation.target(dir, Variant::Plain);
+    let tracer = Tracer::run(dir)
+        .arguments(options)
+        .traced(&commands)
+        .command();
+    let words: Vec<String> = std::iter::once(tracer.get_program())
+        .chain(tracer.get_args())
+        .map(|word| format!("'{}'", word.to_str().expect("UTF-8")))
+        .collect();
+    commands = dir.command("script");
+    commands
+        .args(["--quiet", "--return", "--echo", "never", "--command"])
+        .arg(words.join(" "))
+        .arg("/dev/null")
+        .env("TERM", "xterm-256color")
+        .env_remove("NO_COLOR");
+    let mut terminal = Process::spawn(&mut commands);
+    terminal.send("mesh 1\nthreads 4 20000\nexit 0");
+    terminal.wait().expect_code(0).text()
+}
+
+/// Whether the terminal shows that word in red: the colours that are on where it stands.
+fn is_red(shown: &str, word: &str) -> bool {
+    shown.match_indices(word).any(|(at, _)| {
+        let mut red = false;
+        for sequence in shown[..at].split("\x1b[").skip(1) {
+            let Some((parameters, _)) = sequence.split_once('m') else {
+                continue;
+            };
+            let mut numbers = parameters.split(';').map(|n| n.parse().unwrap_or(0));
+            while let Some(number) = numbers.next() {
+                match number {
+                    0 | 39 | 30 | 32..=37 | 90 | 92..=97 => red = false,
+                    31 | 91 => red = true,
+                    // One of 256 colours: 1 and 9 are the reds.
+                    38 if numbers.next() == Some(5) => {
+                        red = matches!(numbers.next(), Some(1 | 9));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        red
+    })
+}
+
+fn a_terminal_shows_loss_in_red(generation: Generation) {
+    let dir = WorkDir::new();
+    let shown = in_a_terminal(&dir, generation, &TINY);
+    assert!(dir.summary().lost() > 0);
+    assert!(is_red(&shown, "lost"), "{shown}");
+}
+
+fn without_loss_nothing_is_red(generation: Generation) {
+    let dir = WorkDir::new();
+    let shown = in_a_terminal(&dir, generation, &["--ring-size", "64MiB"]);
+    dir.summary().expect_complete();
+    assert!(shown.contains("DRAM"), "{shown}");
+    assert!(!is_red(&shown, "lost"), "{shown}");
+}

@@ -23,7 +23,9 @@ use std::time::Duration;
 
 pub use cpp::{Cpp, Generation, Variant};
 pub use process::{Finished, Process, wait_for};
-pub use summary::{Live, ProcessSummary, Summary, events_named, text, unique_ids, unsigned};
+pub use summary::{
+    Live, ProcessSummary, Summary, UniqueIds, events_named, text, unique_ids, unsigned,
+};
 pub use tracer::{Tracer, WorkDir};
 pub use ttnn::{Cluster, Release, Ttnn};
 

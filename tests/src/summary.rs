@@ -198,20 +198,60 @@ pub fn events_named<'a>(events: &'a [Value], name: &str) -> Vec<&'a Value> {
         .collect()
 }
 
-/// The unique ids of all buffers that came into being, sorted. Each constructed buffer takes the
-/// next id, the ones that then fail or are hooked as well.
+/// The unique ids of buffers, as far as events tell of their birth. TT-Metal counts them from 0, in
+/// the constructor: each buffer takes the next one, also the ones that then fail or are hooked.
+#[derive(Debug)]
+pub struct UniqueIds {
+    /// Sorted.
+    known: Vec<u64>,
+    /// Births that tell no id: an allocation that failed.
+    unknown: usize,
+}
+
+/// The unique ids that the events tell of.
 #[track_caller]
-pub fn unique_ids(events: &[Value]) -> Vec<u64> {
-    let mut ids: Vec<u64> = events
+pub fn unique_ids(events: &[Value]) -> UniqueIds {
+    let births: Vec<&Value> = ["allocate", "create", "failed", "hooked"]
         .iter()
-        .filter(|event| {
-            let name = text(event, "event");
-            ["allocate", "create", "failed", "hooked"].contains(&name)
-        })
-        .map(|event| unsigned(event, "unique_id"))
+        .flat_map(|name| events_named(events, name))
         .collect();
-    ids.sort_unstable();
-    ids
+    let mut known: Vec<u64> = births
+        .iter()
+        .filter_map(|birth| birth["unique_id"].as_u64())
+        .collect();
+    known.sort_unstable();
+    let unknown = births.len() - known.len();
+    UniqueIds { known, unknown }
+}
+
+impl UniqueIds {
+    /// The last id.
+    pub fn last(&self) -> Option<u64> {
+        self.known.last().copied()
+    }
+
+    /// The first id from `start` on that no buffer has, up to the last one. There are as many as
+    /// there were births without an id, or a birth was missed.
+    #[track_caller]
+    pub fn first_gap_since(&self, start: u64) -> Option<u64> {
+        let since = &self.known[self.known.partition_point(|id| *id < start)..];
+        assert!(!since.is_empty(), "no id from {start} on: {self:?}");
+        assert!(since.is_sorted_by(|a, b| a < b), "an id twice: {since:?}");
+        let mut unknown = self.unknown;
+        let mut next = start;
+        for id in since {
+            while next != *id {
+                unknown = match unknown.checked_sub(1) {
+                    None => return Some(next),
+                    Some(left) => left,
+                };
+                next += 1;
+            }
+            next += 1;
+        }
+        assert_eq!(unknown, 0, "fewer gaps than births without an id: {self:?}");
+        None
+    }
 }
 
 #[track_caller]

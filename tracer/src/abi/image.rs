@@ -29,9 +29,19 @@ pub enum Pointee<'a> {
     Symbol(&'a str),
 }
 
+/// A part of the file that is mapped as it is.
+#[derive(Clone, Copy, Debug)]
+struct Segment<'a> {
+    address: u64,
+    file_offset: u64,
+    data: &'a [u8],
+}
+
 /// A parsed library.
+#[derive(Debug, Default)]
 pub struct Image<'a> {
-    file: ElfFile64<'a>,
+    build_id: Option<String>,
+    segments: Vec<Segment<'a>>,
     /// Defined symbols by name: address and size.
     symbols: BTreeMap<&'a str, (u64, u64)>,
     /// Names by address (one of them, where several share it).
@@ -49,7 +59,7 @@ impl<'a> Image<'a> {
             object::FileKind::Elf64 => {}
             other => return Err(AbiError::WrongMachine { found: format!("another format ({other:?})") }),
         }
-        let file = ElfFile64::parse(data)?;
+        let file: ElfFile64<'_> = ElfFile64::parse(data)?;
         if file.architecture() != Architecture::X86_64 || !file.is_little_endian() {
             return Err(AbiError::WrongMachine { found: format!("{:?}", file.architecture()) });
         }
@@ -81,18 +91,23 @@ impl<'a> Image<'a> {
             };
             relocations.insert(address, pointee);
         }
-        Ok(Self { file, symbols, names, relocations })
+        let segments = file.segments().filter_map(|segment| {
+            let data = segment.data().ok()?;
+            Some(Segment { address: segment.address(), file_offset: segment.file_range().0, data })
+        });
+        let build_id = file.build_id().ok().flatten();
+        Ok(Self {
+            build_id: build_id.map(|id| id.iter().map(|byte| format!("{byte:02x}")).collect()),
+            segments: segments.collect(),
+            symbols,
+            names,
+            relocations,
+        })
     }
 
     /// The GNU build id, in hexadecimal.
-    pub fn build_id(&self) -> Option<String> {
-        let id = self.file.build_id().ok()??;
-        Some(id.iter().map(|byte| format!("{byte:02x}")).collect())
-    }
-
-    /// Whether the library carries DWARF debugging information.
-    pub fn has_dwarf(&self) -> bool {
-        self.file.section_by_name(".debug_info").is_some()
+    pub fn build_id(&self) -> Option<&str> {
+        self.build_id.as_deref()
     }
 
     /// The virtual address of a symbol.
@@ -154,25 +169,59 @@ impl<'a> Image<'a> {
 
     /// The virtual address that belongs to the file's first byte.
     pub fn first_address(&self) -> u64 {
-        let first = self.file.segments().find(|segment| segment.file_range().0 == 0);
-        first.map_or(0, |segment| segment.address())
+        self.segments.iter().find(|segment| segment.file_offset == 0).map_or(0, |segment| segment.address)
     }
 
     /// Where in the file the byte at a virtual address lies.
     pub fn file_offset(&self, address: u64) -> Option<u64> {
-        self.file.segments().find_map(|segment| {
-            let (offset, size) = segment.file_range();
-            let within = address.checked_sub(segment.address()).filter(|within| *within < size)?;
-            Some(offset + within)
+        self.segments.iter().find_map(|segment| {
+            let within = address.checked_sub(segment.address)?;
+            (within < segment.data.len() as u64).then_some(segment.file_offset + within)
         })
     }
 
     fn bytes(&self, address: u64, size: u64) -> Option<&'a [u8]> {
-        self.file.segments().find_map(|segment| {
-            let data = segment.data().ok()?;
-            let start = usize::try_from(address.checked_sub(segment.address())?).ok()?;
+        self.segments.iter().find_map(|segment| {
+            let start = usize::try_from(address.checked_sub(segment.address)?).ok()?;
             let end = start.checked_add(usize::try_from(size).ok()?)?;
-            data.get(start..end.min(data.len())).filter(|bytes| !bytes.is_empty())
+            segment.data.get(start..end.min(segment.data.len())).filter(|bytes| !bytes.is_empty())
         })
+    }
+}
+
+/// A library put together from what [`excerpt`](super::excerpt) wrote.
+#[cfg(test)]
+impl Image<'static> {
+    pub fn from_excerpt(text: &str) -> Self {
+        let mut image = Image::default();
+        let number = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16).expect("a number");
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let leaked: &'static str = line.to_owned().leak();
+            match leaked.split(' ').collect::<Vec<_>>()[..] {
+                ["build-id", id] => image.build_id = Some(id.into()),
+                ["function", symbol, address, code] => {
+                    let bytes = (0..code.len()).step_by(2).map(|i| u8::from_str_radix(&code[i..i + 2], 16));
+                    let data: Vec<u8> = bytes.collect::<Result<_, _>>().expect("hexadecimal code");
+                    let address = number(address);
+                    image.symbols.insert(symbol, (address, data.len() as u64));
+                    image.names.insert(address, symbol);
+                    image.segments.push(Segment { address, file_offset: address, data: data.leak() });
+                }
+                ["name", address, symbol] => {
+                    image.names.insert(number(address), symbol);
+                }
+                ["symbol", address, symbol] => {
+                    image.relocations.insert(number(address), Pointee::Symbol(symbol));
+                }
+                ["pointer", address, to] => {
+                    image.relocations.insert(number(address), Pointee::Address(number(to)));
+                }
+                ["object", symbol, address] => {
+                    image.symbols.insert(symbol, (number(address), 0));
+                }
+                _ => panic!("not a line of an excerpt: {line}"),
+            }
+        }
+        image
     }
 }

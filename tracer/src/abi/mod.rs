@@ -9,6 +9,7 @@
 
 mod derive;
 mod error;
+mod excerpt;
 mod field;
 mod image;
 pub mod interpreter;
@@ -19,8 +20,12 @@ mod state;
 mod value;
 mod witness;
 
+#[cfg(test)]
+mod tests;
+
 pub use derive::Fields;
 pub use error::AbiError;
+pub use excerpt::excerpt;
 pub use field::{Field, FieldPath, Witness};
 pub use image::Image;
 pub use points::{Cost, Holder, Point, PointKind};
@@ -48,12 +53,15 @@ impl Abi {
     /// # Errors
     /// See [`AbiError`]: not such a library, symbols missing, a field or probe point in doubt.
     pub fn derive(library: &[u8]) -> Result<Self, AbiError> {
-        let image = Image::parse(library)?;
-        let deriver = derive::Deriver::new(&image)?;
+        Self::derive_from(&Image::parse(library)?)
+    }
+
+    fn derive_from(image: &Image<'_>) -> Result<Self, AbiError> {
+        let deriver = derive::Deriver::new(image)?;
         let fields = deriver.fields()?;
         let points = points::find(&deriver, &fields)?;
         Ok(Self {
-            build_id: image.build_id(),
+            build_id: image.build_id().map(str::to_owned),
             first_address: image.first_address(),
             chip_vtable: deriver.vtable("Device")?,
             mesh_vtable: deriver.vtable("distributed::MeshDevice")?,

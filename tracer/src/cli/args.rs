@@ -97,6 +97,10 @@ pub struct Check {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    /// Write the functions that were looked at to this file, to attach to a report about a library
+    /// that can't be traced
+    #[arg(long, value_name = "FILE")]
+    pub excerpt: Option<PathBuf>,
 }
 
 /// The size of a ring buffer: a power of two and a multiple of the page size, as the kernel wants.

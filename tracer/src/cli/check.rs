@@ -11,7 +11,7 @@ use super::{
     host::HostCheck,
 };
 use crate::{
-    abi::{Abi, Cost},
+    abi::{self, Abi, Cost},
     target,
 };
 
@@ -93,6 +93,12 @@ fn library(options: &Check) -> Result<Option<(LibraryCheck, Option<Failure>)>, F
         }
         (None, None) => return Ok(None),
     };
+    if let Some(to) = &options.excerpt {
+        let text = abi::excerpt(&data)?;
+        fs::write(to, text).map_err(|error| {
+            Failure::new(Kind::Output, anyhow!(error).context(format!("can't write {}", to.display())))
+        })?;
+    }
     let mut check = LibraryCheck {
         path,
         build_id: None,

@@ -1,0 +1,116 @@
+//! The parts of a library that the derivation looks at, as text: small enough to attach to a report
+//! about a release that can't be traced, and to keep as a test's fixture.
+
+use std::{collections::BTreeSet, fmt::Write as _};
+
+use iced_x86::{Decoder, DecoderOptions, OpKind};
+
+use super::{
+    AbiError,
+    derive::ALLOCATORS,
+    image::{Function, Image, Pointee},
+    names,
+};
+
+/// Member functions that a derivation may ask, by class.
+const ASKED: [(&str, &[&str]); 7] = [
+    (
+        "Buffer",
+        &[
+            "address", "allocate_impl", "allocator", "buffer_layout", "buffer_type", "create", "deallocate",
+            "deallocate_impl", "device", "get_buffer_page_mapping", "impl", "is_allocated", "is_dram", "is_l1",
+            "is_valid_region", "mark_as_deallocated", "page_size", "shard_spec", "size", "unique_id",
+        ],
+    ),
+    (
+        "BufferImpl",
+        &[
+            "allocate_impl", "create", "deallocate", "deallocate_impl", "get_buffer_page_mapping",
+            "is_valid_region", "mark_as_deallocated",
+        ],
+    ),
+    ("GraphTracker", &["track_allocate"]),
+    ("Device", &["id"]),
+    ("distributed::MeshDevice", &["id"]),
+    ("distributed::MeshDeviceImpl", &["id"]),
+    (ALLOCATORS[0], &["deallocate_buffer", "deallocate_buffers"]),
+];
+
+/// Classes whose vtables are looked at, and how much of them.
+const VTABLES: [&str; 3] = ["Device", "distributed::MeshDevice", "distributed::MeshDeviceImpl"];
+const VTABLE_SLOTS: u64 = 8;
+
+/// The functions, the names that they refer to and the vtables, one a line:
+///
+/// ```text
+/// build-id HEX
+/// function SYMBOL ADDRESS CODE
+/// name ADDRESS SYMBOL           what a call to that address reaches
+/// symbol ADDRESS SYMBOL         what the dynamic linker writes at that address: a symbol's address
+/// pointer ADDRESS ADDRESS       likewise, an address of the library
+/// object SYMBOL ADDRESS
+/// ```
+///
+/// # Errors
+/// When the bytes aren't an x86-64 ELF shared library.
+pub fn excerpt(library: &[u8]) -> Result<String, AbiError> {
+    let image = Image::parse(library)?;
+    let mut functions: Vec<Function<'_>> = ASKED
+        .iter()
+        .flat_map(|(class, asked)| asked.iter().flat_map(|name| names::methods(&image, class, name)))
+        .chain(["Buffer", "BufferImpl"].iter().filter_map(|class| names::device_constructor(&image, class)))
+        .chain(names::destructor(&image, "Buffer"))
+        .collect();
+    if functions.iter().all(|function| !function.symbol.contains(ALLOCATORS[0])) {
+        let older = ["deallocate_buffer", "deallocate_buffers"];
+        functions.extend(older.iter().flat_map(|name| names::methods(&image, ALLOCATORS[1], name)));
+    }
+    let mut lines = BTreeSet::new();
+    for class in VTABLES {
+        let symbol = names::vtable(class);
+        let Some(start) = image.address_of(&symbol) else { continue };
+        lines.insert(format!("object {symbol} {start:#x}"));
+        for slot in (0..VTABLE_SLOTS).map(|i| start + 16 + 8 * i) {
+            lines.extend(pointee(&image, slot));
+            if let Some(Pointee::Address(address)) = image.pointee(slot) {
+                functions.extend(image.function_at(address));
+            }
+        }
+    }
+    functions.sort_by_key(|function| (function.address, function.symbol));
+    functions.dedup_by_key(|function| function.address);
+    for function in &functions {
+        let end = function.address + function.code.len() as u64;
+        for instruction in &mut Decoder::with_ip(64, function.code, function.address, DecoderOptions::NONE) {
+            let target = instruction.near_branch_target();
+            if instruction.op0_kind() == OpKind::NearBranch64
+                && !(function.address..end).contains(&target)
+                && let Some(name) = image.callee(target)
+            {
+                lines.insert(format!("name {target:#x} {name}"));
+            }
+            if instruction.is_ip_rel_memory_operand() {
+                lines.extend(pointee(&image, instruction.ip_rel_memory_address()));
+            }
+        }
+    }
+    let mut text = String::new();
+    if let Some(id) = image.build_id() {
+        let _ = writeln!(text, "build-id {id}");
+    }
+    for Function { symbol, address, code } in functions {
+        let hex: String = code.iter().map(|byte| format!("{byte:02x}")).collect();
+        let _ = writeln!(text, "function {symbol} {address:#x} {hex}");
+    }
+    for line in lines {
+        let _ = writeln!(text, "{line}");
+    }
+    Ok(text)
+}
+
+fn pointee(image: &Image<'_>, at: u64) -> Option<String> {
+    Some(match image.pointee(at)? {
+        Pointee::Symbol(symbol) => format!("symbol {at:#x} {symbol}"),
+        Pointee::Address(address) => format!("pointer {at:#x} {address:#x}"),
+    })
+}

@@ -1,0 +1,254 @@
+//! Derivation from real releases' code. The fixtures are excerpts of the `libtt_metal.so` of the
+//! ttnn wheels on PyPI, made by `tt-memtrace check --library FILE --excerpt FIXTURE`.
+
+use tracer_common::register;
+
+use super::{
+    Abi, AbiError, Cost, Holder, Point, PointKind,
+    image::{Image, Pointee},
+};
+
+/// ttnn 0.81.1: fields behind a pointer, all accessors out of line.
+const TTNN_0_81_1: &str = include_str!("fixtures/ttnn-0.81.1.txt");
+/// ttnn 0.77.0: fields in `Buffer`, few accessors out of line.
+const TTNN_0_77_0: &str = include_str!("fixtures/ttnn-0.77.0.txt");
+
+fn derive(excerpt: &str) -> Result<Abi, AbiError> {
+    Abi::derive_from(&Image::from_excerpt(excerpt))
+}
+
+/// Each field with its path and the number of functions that agree on it.
+fn fields(abi: &Abi) -> Vec<(&'static str, String, u8, usize)> {
+    let all = abi.fields.all().into_iter();
+    all.map(|(name, root, field)| (name, field.path.text(root), field.path.width, field.witnesses.len())).collect()
+}
+
+fn point(abi: &Abi, kind: PointKind) -> &Point {
+    abi.points.iter().find(|point| point.kind == kind).expect("a point of each kind")
+}
+
+/// The excerpt with one function's code changed at its end or its start.
+fn with_code(excerpt: &str, symbol: &str, change: impl Fn(&str) -> String) -> String {
+    let mut changed = 0;
+    let lines: Vec<String> = excerpt
+        .lines()
+        .map(|line| match line.strip_prefix(&format!("function {symbol} ")).and_then(|rest| rest.split_once(' ')) {
+            Some((address, code)) => {
+                changed += 1;
+                format!("function {symbol} {address} {}", change(code))
+            }
+            None => line.to_owned(),
+        })
+        .collect();
+    assert_eq!(changed, 1, "{symbol} is in the fixture once");
+    lines.join("\n")
+}
+
+fn without(excerpt: &str, part: &str) -> String {
+    let lines: Vec<&str> = excerpt.lines().filter(|line| !line.contains(part)).collect();
+    assert!(lines.len() < excerpt.lines().count(), "{part} is in the fixture");
+    lines.join("\n")
+}
+
+#[test]
+fn ttnn_0_81_1_has_its_fields_behind_a_pointer() {
+    let abi = derive(TTNN_0_81_1).unwrap();
+    assert_eq!(
+        fields(&abi),
+        [
+            ("device", "[[buffer+0x10]+0x0]".into(), 8, 3),
+            ("size", "[[buffer+0x10]+0x8]".into(), 8, 3),
+            ("page_size", "[[buffer+0x10]+0x48]".into(), 8, 2),
+            ("buffer_type", "[[buffer+0x10]+0x10]".into(), 4, 4),
+            ("layout", "[[buffer+0x10]+0x14]".into(), 4, 3),
+            ("owns_data", "[[buffer+0x10]+0x1b]".into(), 1, 2),
+            ("allocator", "[[buffer+0x10]+0x30]".into(), 8, 3),
+            ("status", "[[buffer+0x10]+0x38]".into(), 1, 3),
+            ("hooked", "[[buffer+0x10]+0x39]".into(), 1, 2),
+            ("address", "[[buffer+0x10]+0x40]".into(), 8, 3),
+            ("unique_id", "[[buffer+0x10]+0x218]".into(), 8, 2),
+            ("chip_id", "[device+0x18]".into(), 4, 2),
+            ("mesh_id", "[[mesh_device+0x18]+0x68]".into(), 4, 2),
+        ]
+    );
+    assert_eq!(abi.fields.requested, 0);
+    assert_eq!((abi.chip_vtable, abi.mesh_vtable), (0x16e_0780, 0x16e_55a0));
+    assert_eq!(abi.build_id.as_deref(), Some("23bb346fe8447951975aca3c3eb261b08372522d"));
+}
+
+#[test]
+fn ttnn_0_77_0_has_its_fields_in_the_buffer() {
+    let abi = derive(TTNN_0_77_0).unwrap();
+    assert_eq!(
+        fields(&abi),
+        [
+            ("device", "[buffer+0x10]".into(), 8, 2),
+            ("size", "[buffer+0x18]".into(), 8, 2),
+            ("page_size", "[buffer+0x58]".into(), 8, 2),
+            ("buffer_type", "[buffer+0x20]".into(), 4, 3),
+            ("layout", "[buffer+0x24]".into(), 4, 2),
+            ("owns_data", "[buffer+0x2b]".into(), 1, 2),
+            ("allocator", "[buffer+0x40]".into(), 8, 3),
+            ("status", "[buffer+0x48]".into(), 1, 4),
+            ("hooked", "[buffer+0x49]".into(), 1, 2),
+            ("address", "[buffer+0x50]".into(), 8, 2),
+            ("unique_id", "[buffer+0x220]".into(), 8, 1),
+            ("chip_id", "[device+0x18]".into(), 4, 2),
+            ("mesh_id", "[[mesh_device+0x18]+0x50]".into(), 4, 2),
+        ]
+    );
+}
+
+#[test]
+fn every_probe_point_of_both_releases_is_emulated_by_the_kernel() {
+    for excerpt in [TTNN_0_81_1, TTNN_0_77_0] {
+        let abi = derive(excerpt).unwrap();
+        let kinds: Vec<_> = abi.points.iter().map(|point| point.kind).collect();
+        assert_eq!(kinds, PointKind::ATTACH_ORDER);
+        for point in &abi.points {
+            assert_eq!(point.cost, Cost::Emulated, "{point:?}");
+        }
+        let entries = [
+            (PointKind::Allocate, register::RSI),
+            (PointKind::Deallocate, register::RSI),
+            (PointKind::Destroy, register::RDI),
+            (PointKind::BulkFree, register::RDI),
+        ];
+        for (kind, register) in entries {
+            let point = point(&abi, kind);
+            assert_eq!((point.into, point.holder, &point.derefs[..]), (0, Holder::Register(register), &[][..]));
+        }
+    }
+}
+
+/// The call behind the store of the address, where r14 holds the `shared_ptr` that is returned.
+#[test]
+fn non_owning_buffers_are_seen_inside_create_once_they_have_their_address() {
+    for (excerpt, into) in [(TTNN_0_81_1, 0xd0), (TTNN_0_77_0, 0x156)] {
+        let abi = derive(excerpt).unwrap();
+        let point = point(&abi, PointKind::Create);
+        assert_eq!(point.into, into);
+        assert!(point.instruction.starts_with("call"), "{}", point.instruction);
+        assert_eq!((point.holder, &point.derefs[..]), (Holder::Register(register::R14), &[0][..]));
+    }
+}
+
+/// `mov rax,[rdi+0x10]; mov rax,[rax+0x8]; ret` becomes `… [rax+0x48] …`: what `page_size` is.
+#[test]
+fn an_accessor_that_disagrees_with_the_constructor_is_refused() {
+    let symbol = "_ZNK2tt8tt_metal6Buffer4sizeEv";
+    let forged = with_code(TTNN_0_81_1, symbol, |code| {
+        assert!(code.starts_with("488b4710488b4008c3"));
+        code.replacen("488b4008", "488b4048", 1)
+    });
+    let Err(AbiError::Contradiction { field: "size", witnesses, code }) = derive(&forged) else {
+        panic!("{:?}", derive(&forged))
+    };
+    assert_eq!(witnesses[0].source, "Buffer::size (returns it)");
+    assert_eq!(witnesses[0].path.to_string(), "[[buffer+0x10]+0x48]");
+    assert_eq!(witnesses[1].path.to_string(), "[[buffer+0x10]+0x8]");
+    assert!(code.contains("mov rax, [rax+0x48]"), "{code}");
+}
+
+/// Even where all that is asked agrees, two fields can't share a place.
+#[test]
+fn fields_that_overlap_are_refused() {
+    // is_allocated, address and deallocate_impl of ttnn 0.77.0 compare the byte at 0x48; let
+    // deallocate's ownership byte lie there, too, and take the constructor's word away.
+    let forged = with_code(TTNN_0_77_0, "_ZN2tt8tt_metal6Buffer10deallocateEv", |code| {
+        assert!(code.starts_with("807f2b00"));
+        code.replacen("807f2b00", "807f4800", 1)
+    });
+    assert!(matches!(derive(&forged), Err(AbiError::Contradiction { field: "owns_data", .. })));
+}
+
+#[test]
+fn a_function_that_does_something_else_is_no_witness() {
+    // `page_size` returns a constant: nothing to start from.
+    let forged = with_code(TTNN_0_77_0, "_ZNK2tt8tt_metal6Buffer9page_sizeEv", |_| "b808000000c3".into());
+    let Err(AbiError::Underivable { field: "page_size", code, .. }) = derive(&forged) else { panic!("derived") };
+    assert!(code.contains("Buffer::page_size") && code.contains("mov eax, 8"), "{code}");
+}
+
+#[test]
+fn a_field_without_any_witness_is_refused_with_the_code_that_was_read() {
+    let only_noise = "c3";
+    let mut forged = TTNN_0_77_0.to_owned();
+    for symbol in ["_ZNK2tt8tt_metal6Buffer10shard_specEv", "_ZN2tt8tt_metal6Buffer23get_buffer_page_mappingEv"] {
+        forged = with_code(&forged, symbol, |_| only_noise.into());
+    }
+    let Err(AbiError::Underivable { field: "layout", code, .. }) = derive(&forged) else { panic!("derived") };
+    assert!(code.contains("Buffer::shard_spec"), "{code}");
+}
+
+#[test]
+fn missing_functions_are_named() {
+    for (part, name) in [
+        ("6Buffer9page_sizeEv", "tt::tt_metal::Buffer::page_size() const"),
+        ("14track_allocateEPKNS0_6BufferE 0x", "tt::tt_metal::GraphTracker::track_allocate(Buffer const*)"),
+        ("function _ZN2tt8tt_metal6BufferD", "tt::tt_metal::Buffer::~Buffer()"),
+        ("object _ZTVN2tt8tt_metal11distributed10MeshDeviceE", "vtable for tt::tt_metal::distributed::MeshDevice"),
+    ] {
+        match derive(&without(TTNN_0_81_1, part)) {
+            Err(AbiError::MissingSymbols { names }) => assert_eq!(names, [name]),
+            other => panic!("without {part}: {other:?}"),
+        }
+    }
+}
+
+/// Whatever a function's code is, reading it ends and doesn't panic.
+#[test]
+fn no_code_whatever_upsets_the_interpreter() {
+    let mut seed = 0x5eed_u64;
+    let mut random = move || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as usize
+    };
+    let genuine = fields(&derive(TTNN_0_81_1).unwrap());
+    for round in 0..40 {
+        let lines: Vec<&str> = TTNN_0_81_1.lines().collect();
+        let functions: Vec<usize> = (0..lines.len()).filter(|i| lines[*i].starts_with("function")).collect();
+        let victim = functions[random() % functions.len()];
+        let (head, code) = lines[victim].rsplit_once(' ').unwrap();
+        let mut code = code.to_owned();
+        for _ in 0..1 + random() % 8 {
+            let at = 2 * (random() % (code.len() / 2));
+            code.replace_range(at..at + 2, &format!("{:02x}", random() % 256));
+        }
+        let forged: Vec<String> = lines
+            .iter()
+            .enumerate()
+            .map(|(i, line)| if i == victim { format!("{head} {code}") } else { (*line).to_owned() })
+            .collect();
+        if let Ok(abi) = derive(&forged.join("\n")) {
+            // One function can't move a field that another one places; the rest may lose a witness.
+            for ((name, path, ..), (_, expected, _, witnesses)) in fields(&abi).iter().zip(&genuine) {
+                assert!(path == expected || *witnesses < 2, "round {round}: {name} at {path}: {head}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_no_such_library_is_refused_with_the_reason() {
+    let told = |data: &[u8]| Abi::derive(data).unwrap_err().to_string();
+    assert!(told(b"").starts_with("not a readable ELF file"), "{}", told(b""));
+    assert!(told(b"#!/bin/sh\n").starts_with("not a readable ELF file"));
+    let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+    assert!(told(&own).contains("tt::tt_metal::Buffer::page_size() const"), "{}", told(&own));
+    assert!(Abi::derive(&own[..own.len() / 3]).is_err());
+    // The same header, for another machine (e_machine = AArch64) and of 32 bits (EI_CLASS).
+    let mut arm = own;
+    arm[18] = 183;
+    assert!(told(&arm).contains("x86-64"), "{}", told(&arm));
+    let mut narrow = arm;
+    narrow[4] = 1;
+    assert!(told(&narrow).contains("x86-64"), "{}", told(&narrow));
+}
+
+#[test]
+fn an_excerpt_keeps_what_the_linker_writes() {
+    let image = Image::from_excerpt(TTNN_0_81_1);
+    let table = image.address_of("_ZTVN2tt8tt_metal6DeviceE").unwrap();
+    assert_eq!(image.pointee(table + 16 + 0x18), Some(Pointee::Address(0xcb_9280)));
+}

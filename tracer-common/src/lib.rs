@@ -16,7 +16,7 @@ pub const BLOCK_AT: usize = 56;
 pub const MAX_READ_LEN: usize = 120;
 
 /// Reads that one [`Capture`] can ask for.
-pub const MAX_READS: usize = 8;
+pub const MAX_READS: usize = 10;
 
 /// Conditions that one [`Capture`] can have.
 pub const MAX_CONDITIONS: usize = 2;

@@ -21,6 +21,8 @@ mod value;
 mod witness;
 
 #[cfg(test)]
+pub mod fixture;
+#[cfg(test)]
 mod tests;
 
 pub use derive::Fields;

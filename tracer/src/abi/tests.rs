@@ -1,17 +1,12 @@
-//! Derivation from real releases' code. The fixtures are excerpts of the `libtt_metal.so` of the
-//! ttnn wheels on PyPI, made by `tt-memtrace check --library FILE --excerpt FIXTURE`.
+//! Derivation from real releases' code.
 
 use tracer_common::register;
 
 use super::{
+    fixture::{TTNN_0_77_0, TTNN_0_81_1},
     Abi, AbiError, Cost, Holder, Point, PointKind,
     image::{Image, Pointee},
 };
-
-/// ttnn 0.81.1: fields behind a pointer, all accessors out of line.
-const TTNN_0_81_1: &str = include_str!("fixtures/ttnn-0.81.1.txt");
-/// ttnn 0.77.0: fields in `Buffer`, few accessors out of line.
-const TTNN_0_77_0: &str = include_str!("fixtures/ttnn-0.77.0.txt");
 
 fn derive(excerpt: &str) -> Result<Abi, AbiError> {
     Abi::derive_from(&Image::from_excerpt(excerpt))

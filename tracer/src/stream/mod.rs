@@ -2,6 +2,8 @@
 
 mod decode;
 mod plan;
+#[cfg(test)]
+mod tests;
 
 pub use decode::{DecodeError, Decoded, Stream};
 pub use plan::PlanError;

@@ -1,0 +1,328 @@
+//! Capture programs run over a model of a target's memory, as the kernel's side runs them, and what
+//! their records say.
+
+use std::collections::BTreeMap;
+
+use tracer_common::{BLOCK_AT, Capture, DATA_LEN, Header, POINT_EXEC, POINT_EXIT, POINT_LINKED, register};
+
+use super::{DecodeError, Decoded, PlanError, Stream, plan::plan};
+use crate::{
+    abi::{Abi, FieldPath, Holder, PointKind, fixture},
+    ledger::{
+        AllocatorPointer, Buffer, BufferType, Device, DeviceKind, Event, EventKind, Exit, Layout, Nanoseconds,
+        ObjectPointer, Ownership,
+    },
+};
+
+const BIAS: u64 = 0x7f00_0000_0000;
+const BUFFER: u64 = 0x5000;
+const DEVICE: u64 = 0x9000;
+const PID: u32 = 41;
+const TID: u32 = 43;
+
+/// A target's memory, by the byte.
+#[derive(Clone, Default)]
+struct Memory(BTreeMap<u64, u8>);
+
+impl Memory {
+    fn put(&mut self, address: u64, value: u64, width: u8) {
+        for i in 0..width {
+            self.0.insert(address + u64::from(i), (value >> (8 * i)) as u8);
+        }
+    }
+
+    /// Makes an object's memory readable: zero where nothing was put.
+    fn map(&mut self, address: u64, len: u64) {
+        for at in address..address + len {
+            self.0.entry(at).or_insert(0);
+        }
+    }
+
+    fn read(&self, address: u64, len: usize) -> Option<Vec<u8>> {
+        (address..address + len as u64).map(|at| self.0.get(&at).copied()).collect()
+    }
+
+    /// Puts a value where `path` leads from `root`, making objects on the way.
+    fn put_field(&mut self, root: u64, path: &FieldPath, value: u64) {
+        let mut address = root;
+        for deref in &path.derefs {
+            let at = address.wrapping_add_signed(*deref);
+            let next = self.read(at, 8).map(|bytes| u64::from_le_bytes(bytes.try_into().unwrap())).filter(|p| *p != 0);
+            address = next.unwrap_or_else(|| {
+                let object = 0x10_0000 + at;
+                self.put(at, object, 8);
+                self.map(object, 0x300);
+                object
+            });
+        }
+        self.put(address.wrapping_add_signed(path.offset), value, path.width);
+    }
+}
+
+/// What the kernel's side does (`tracer-ebpf`, `capture`).
+fn execute(capture: &Capture, registers: [u64; 16], memory: &Memory) -> Option<Vec<u8>> {
+    let mut data = vec![0; DATA_LEN];
+    data[..8].copy_from_slice(&registers[capture.register as usize].to_le_bytes());
+    let word = |data: &[u8], at: usize| u64::from_le_bytes(data[at..at + 8].try_into().unwrap());
+    let wanted = |data: &[u8]| {
+        let conditions = &capture.conditions[..capture.condition_count as usize];
+        conditions.is_empty() || conditions.iter().any(|c| u16::from(data[usize::from(c.at)]) == c.value)
+    };
+    let mut faults = 0_u32;
+    for i in 0..=capture.read_count {
+        if i == capture.condition_after && !wanted(&data) {
+            return None;
+        }
+        let Some(read) = capture.reads.get(i as usize).filter(|_| i < capture.read_count) else { break };
+        assert!(read.base % 8 == 0 && read.guard_at % 8 == 0 && read.to % 8 == 0, "{read:?}");
+        assert!(read.len <= 8 || usize::from(read.to) == BLOCK_AT, "{read:?}");
+        if read.guard != 0 && word(&data, usize::from(read.guard_at)) != read.guard {
+            continue;
+        }
+        let from = word(&data, usize::from(read.base)).wrapping_add_signed(read.offset);
+        let to = usize::from(read.to);
+        let bytes = memory.read(from, usize::from(read.len)).unwrap_or_else(|| {
+            faults |= 1 << i;
+            vec![0; usize::from(read.len)]
+        });
+        data[to..to + bytes.len()].copy_from_slice(&bytes);
+    }
+    Some(record(capture.point, faults, 1_500, &data))
+}
+
+fn record(point: u32, faults: u32, time_ns: u64, data: &[u8]) -> Vec<u8> {
+    let mut bytes = time_ns.to_le_bytes().to_vec();
+    for word in [PID, TID, point, faults] {
+        bytes.extend(word.to_le_bytes());
+    }
+    assert_eq!(bytes.len(), size_of::<Header>());
+    bytes.extend(data);
+    bytes
+}
+
+fn abis() -> [Abi; 2] {
+    [fixture::ttnn_0_81_1(), fixture::ttnn_0_77_0()]
+}
+
+/// An owning DRAM buffer of a mesh, with an address.
+fn memory(abi: &Abi) -> Memory {
+    let mut memory = Memory::default();
+    memory.map(BUFFER, 0x300);
+    memory.map(DEVICE, 0x100);
+    let fields = &abi.fields;
+    for (field, value) in [
+        (&fields.device, DEVICE),
+        (&fields.size, 524_288),
+        (&fields.page_size, 2048),
+        (&fields.buffer_type, 0),
+        (&fields.layout, 2),
+        (&fields.owns_data, 1),
+        (&fields.allocator, 0xa110c),
+        (&fields.status, 1),
+        (&fields.hooked, 0),
+        (&fields.address, 0x10_0040),
+    ] {
+        memory.put_field(BUFFER, &field.path, value);
+    }
+    if let Some(field) = &fields.unique_id {
+        memory.put_field(BUFFER, &field.path, 77);
+    }
+    set_mesh(&mut memory, abi, 5);
+    memory
+}
+
+fn set_mesh(memory: &mut Memory, abi: &Abi, id: u64) {
+    memory.put(DEVICE, BIAS + abi.mesh_vtable, 8);
+    memory.put_field(DEVICE, &abi.fields.mesh_id.path, id);
+}
+
+fn set_chip(memory: &mut Memory, abi: &Abi, id: u64) {
+    memory.put(DEVICE, BIAS + abi.chip_vtable, 8);
+    // What would be a pointer in a mesh is the id in a chip: it must not be followed.
+    memory.put_field(DEVICE, &abi.fields.chip_id.path, id);
+}
+
+fn expected() -> Buffer {
+    Buffer {
+        object: ObjectPointer(BUFFER),
+        allocator: AllocatorPointer(0xa110c),
+        device: Device { kind: DeviceKind::Mesh, id: 5 },
+        address: 0x10_0040,
+        size: 524_288,
+        page_size: 2048,
+        buffer_type: BufferType::Dram,
+        layout: Layout::HeightSharded,
+        unique_id: Some(77),
+        ownership: Ownership::Owning,
+    }
+}
+
+/// The record of a hit of one of a library's probe points, if it is kept, decoded.
+fn hit(abi: &Abi, kind: PointKind, memory: &Memory) -> Option<Result<Decoded, DecodeError>> {
+    let mut stream = Stream::new(500);
+    let captures = stream.add(abi, BIAS).unwrap();
+    let index = abi.points.iter().position(|point| point.kind == kind).unwrap();
+    let mut memory = memory.clone();
+    let mut registers = [0xdead_dead_dead; 16];
+    let point = &abi.points[index];
+    // `create` has a `shared_ptr<Buffer>` at hand, the others the `Buffer` itself.
+    let pointer = if point.derefs.is_empty() { BUFFER } else { 0x3000 };
+    memory.put(0x3000, BUFFER, 8);
+    match point.holder {
+        Holder::Register(register) => registers[register as usize] = pointer,
+        Holder::Stack(offset) => {
+            registers[register::RSP as usize] = 0x2000;
+            memory.put(0x2000_u64.wrapping_add_signed(offset), pointer, 8);
+        }
+    }
+    let (_, capture) = captures[index];
+    Some(stream.decode(&execute(&capture, registers, &memory)?))
+}
+
+fn event(kind: EventKind) -> Option<Result<Decoded, DecodeError>> {
+    Some(Ok(Decoded::Memory(Event { pid: PID, tid: TID, time: Nanoseconds(1_000), kind })))
+}
+
+#[test]
+fn an_allocation_brings_every_field_of_the_buffer() {
+    for abi in abis() {
+        assert_eq!(hit(&abi, PointKind::Allocate, &memory(&abi)), event(EventKind::Allocate(expected())));
+    }
+}
+
+#[test]
+fn a_hooked_allocation_is_none() {
+    for abi in abis() {
+        let mut memory = memory(&abi);
+        memory.put_field(BUFFER, &abi.fields.hooked.path, 1);
+        memory.put_field(BUFFER, &abi.fields.address.path, 0);
+        let hooked = EventKind::Hooked(Buffer { address: 0, ..expected() });
+        assert_eq!(hit(&abi, PointKind::Allocate, &memory), event(hooked));
+    }
+}
+
+#[test]
+fn a_mesh_member_is_created_on_its_chip() {
+    for abi in abis() {
+        let mut memory = memory(&abi);
+        memory.put_field(BUFFER, &abi.fields.owns_data.path, 0);
+        set_chip(&mut memory, &abi, 3);
+        let device = Device { kind: DeviceKind::Chip, id: 3 };
+        let member = Buffer { device, ownership: Ownership::NonOwning, ..expected() };
+        assert_eq!(hit(&abi, PointKind::Create, &memory), event(EventKind::Create(member)));
+        let ended = EventKind::Destroy(Buffer { unique_id: None, ..member });
+        assert_eq!(hit(&abi, PointKind::Destroy, &memory), event(ended));
+    }
+}
+
+#[test]
+fn a_free_needs_no_unique_id() {
+    for abi in abis() {
+        let freed = EventKind::Deallocate(Buffer { unique_id: None, ..expected() });
+        assert_eq!(hit(&abi, PointKind::Deallocate, &memory(&abi)), event(freed));
+    }
+}
+
+#[test]
+fn the_end_of_an_owning_buffer_says_something_only_if_it_never_got_an_address() {
+    for abi in abis() {
+        let mut memory = memory(&abi);
+        for status in [1, 2] {
+            memory.put_field(BUFFER, &abi.fields.status.path, status);
+            assert_eq!(hit(&abi, PointKind::Destroy, &memory), None, "status {status}");
+        }
+        memory.put_field(BUFFER, &abi.fields.status.path, 0);
+        memory.put_field(BUFFER, &abi.fields.address.path, 0);
+        let failed = EventKind::Failed(Buffer { unique_id: None, address: 0, ..expected() });
+        assert_eq!(hit(&abi, PointKind::Destroy, &memory), event(failed));
+    }
+}
+
+#[test]
+fn a_bulk_free_names_the_allocator() {
+    for abi in abis() {
+        let freed = EventKind::BulkFree(AllocatorPointer(BUFFER));
+        assert_eq!(hit(&abi, PointKind::BulkFree, &memory(&abi)), event(freed));
+    }
+}
+
+#[test]
+fn what_can_not_be_read_is_no_event() {
+    for abi in abis() {
+        let mut memory = memory(&abi);
+        memory.0.retain(|at, _| *at < DEVICE);
+        let Some(Err(DecodeError::Fault { .. })) = hit(&abi, PointKind::Allocate, &memory) else {
+            panic!("decoded without the device")
+        };
+    }
+}
+
+#[test]
+fn nonsense_in_the_memory_is_no_event() {
+    for abi in abis() {
+        let nonsense = |path: &FieldPath, value| {
+            let mut memory = memory(&abi);
+            memory.put_field(BUFFER, path, value);
+            hit(&abi, PointKind::Allocate, &memory)
+        };
+        assert_eq!(nonsense(&abi.fields.buffer_type.path, 9), Some(Err(DecodeError::BufferType(9))));
+        assert_eq!(nonsense(&abi.fields.owns_data.path, 7), Some(Err(DecodeError::Ownership(7))));
+        let mut memory = memory(&abi);
+        memory.put(DEVICE, 0x1234, 8);
+        assert_eq!(hit(&abi, PointKind::Allocate, &memory), Some(Err(DecodeError::Device(0x1234))));
+    }
+}
+
+#[test]
+fn a_pointer_on_the_stack_is_followed() {
+    for mut abi in abis() {
+        for point in &mut abi.points {
+            point.holder = Holder::Stack(0x18);
+        }
+        assert_eq!(hit(&abi, PointKind::Allocate, &memory(&abi)), event(EventKind::Allocate(expected())));
+    }
+}
+
+/// One read of the pointer behind which the fields stand, if any, and one of all the fields: what a
+/// hit costs is mostly reads.
+#[test]
+fn a_buffer_is_read_in_one_block() {
+    for (abi, before) in abis().iter().zip([1, 0]) {
+        let point = abi.points.iter().find(|point| point.kind == PointKind::Destroy).unwrap();
+        let capture = plan(abi, point, BIAS, 0).unwrap().capture;
+        let block = capture.reads.iter().position(|read| usize::from(read.to) == BLOCK_AT).unwrap();
+        assert_eq!(block, before);
+        assert_eq!(capture.condition_after as usize, block + 1);
+    }
+}
+
+#[test]
+fn fields_that_lie_too_far_apart_are_refused() {
+    let mut abi = fixture::ttnn_0_81_1();
+    abi.fields.address.path.offset = 0x1000;
+    let refused = Stream::new(0).add(&abi, BIAS);
+    assert!(matches!(refused, Err(PlanError::Field { .. })), "{refused:?}");
+}
+
+#[test]
+fn control_records_are_told_apart() {
+    let stream = Stream::new(0);
+    let control = |point, value: u64| stream.decode(&record(point, 0, 0, &value.to_le_bytes()));
+    assert_eq!(control(POINT_EXEC, 0), Ok(Decoded::Executed { pid: PID }));
+    assert_eq!(control(POINT_LINKED, 0), Ok(Decoded::Linked { pid: PID }));
+    let exit = |status| control(POINT_EXIT, status);
+    assert_eq!(exit(3 << 8), Ok(Decoded::ThreadExit { pid: PID, exit: Some(Exit::Code(3)) }));
+    assert_eq!(exit(9), Ok(Decoded::ThreadExit { pid: PID, exit: Some(Exit::Signal(9)) }));
+    // With a core dump (bit 7).
+    assert_eq!(exit(6 | 0x80), Ok(Decoded::ThreadExit { pid: PID, exit: Some(Exit::Signal(6)) }));
+    // What the kernel's side sends where it couldn't read it.
+    assert_eq!(exit(u64::MAX), Ok(Decoded::ThreadExit { pid: PID, exit: None }));
+}
+
+#[test]
+fn records_of_another_shape_are_refused() {
+    let stream = Stream::new(0);
+    assert_eq!(stream.decode(&[0; 7]), Err(DecodeError::Length(7)));
+    assert_eq!(stream.decode(&record(POINT_EXIT, 0, 0, &[0; 3])), Err(DecodeError::Length(27)));
+    assert_eq!(stream.decode(&record(17, 0, 0, &[0; DATA_LEN])), Err(DecodeError::Point(17)));
+}

@@ -28,8 +28,11 @@ pub enum Variant {
     Hidden,
     /// The accessor of one field reads another field than the constructor writes.
     Disagree,
-    /// The accessor of one field calls a function that can't be looked into.
+    /// The accessor of one field calls a function that can't be looked into. The constructor still
+    /// shows where the field lies.
     Opaque,
+    /// `Device::id()` does so, and nothing else shows where a chip's id lies.
+    Unseen,
 }
 
 impl Generation {
@@ -45,6 +48,7 @@ impl Generation {
             Variant::Hidden => "hidden",
             Variant::Disagree => "disagree",
             Variant::Opaque => "opaque",
+            Variant::Unseen => "unseen",
         };
         build().join(generation).join(variant)
     }
@@ -72,11 +76,11 @@ impl Generation {
         dir.command(self.dir(variant).join("late"))
     }
 
-    /// The field that [`Variant::Disagree`] and [`Variant::Opaque`] are about.
-    pub fn bent_field(self) -> &'static str {
+    /// The accessor that [`Variant::Disagree`] and [`Variant::Opaque`] are about.
+    pub fn bent_accessor(self) -> &'static str {
         match self {
-            Self::One => "page_size",
-            Self::Two => "size",
+            Self::One => "Buffer::page_size",
+            Self::Two => "Buffer::size",
         }
     }
 }

@@ -1,7 +1,8 @@
 // A buffer's life. Macros bend one accessor, for the tests of what a tracer does when the machine code
-// does not say clearly where a field lies:
+// does not say clearly where a field lies (device.cpp knows one more, UNSEEN):
 //   DISAGREE   the accessor of a field reads another one than the constructor writes
-//   OPAQUE     the accessors of a field ask a function that no reader of machine code can look into
+//   OPAQUE     the accessor of a field asks a function that no reader of machine code can look into; the
+//              constructor still shows where the field lies
 #include "tt_metal.hpp"
 
 #include <stdexcept>
@@ -19,11 +20,6 @@ bool emulated(const IDevice* device) {
 
 bool default_bottom_up(BufferType type) { return type == BufferType::DRAM || type == BufferType::TRACE; }
 }  // namespace
-
-#ifdef OPAQUE
-/// Called through the PLT, so what it returns can't be seen from the caller.
-DeviceAddr opaque(DeviceAddr value) { return value; }
-#endif
 
 #if GENERATION == 1
 

@@ -3,6 +3,8 @@
 
 namespace tt::tt_metal {
 
+std::uint64_t opaque(std::uint64_t value) { return value; }
+
 MetalContext& MetalContext::instance(ContextId) {
     static MetalContext context;
     return context;

@@ -1,5 +1,5 @@
 // Chips and meshes: each with an allocator of its own, as in TT-Metal, where a mesh's allocator speaks
-// for all its chips at once.
+// for all its chips at once. With the macro UNSEEN no code shows where a chip's id lies.
 #include "tt_metal.hpp"
 
 namespace tt::tt_metal {

@@ -148,6 +148,9 @@ private:
     std::unique_ptr<Allocator> view_;
 };
 
+/// Gives back what it gets, but a reader of machine code can't know that: it is called through the PLT.
+std::uint64_t opaque(std::uint64_t value);
+
 class IDevice {
 public:
     virtual ~IDevice() = default;                      // vtable +0x00, +0x08
@@ -168,7 +171,11 @@ public:
     explicit Device(int id);
     ~Device() override;
     int arch() const override;
+#ifdef UNSEEN
+    LOCAL int id() const override { return opaque(id_); }
+#else
     LOCAL int id() const override { return id_; }
+#endif
     LOCAL std::uint64_t build_id() const override { return 0; }
     LOCAL std::uint8_t num_hw_cqs() const override { return 1; }
     LOCAL bool is_initialized() const override { return initialized_; }

@@ -22,6 +22,7 @@ for_each_generation!(
     what_a_fork_does_is_not_the_parents,
     a_late_library_is_traced_from_its_first_buffer,
     a_stripped_library_is_traced_too,
+    an_accessor_that_cannot_be_read_is_no_guess,
     peaks_are_kept_after_the_memory_is_gone,
 );
 
@@ -422,15 +423,38 @@ fn a_late_library_is_traced_from_its_first_buffer(generation: Generation) {
 
 /// `.symtab` is for debuggers: what a tracer needs is in `.dynsym`.
 fn a_stripped_library_is_traced_too(generation: Generation) {
+    traced(generation, Variant::Stripped);
+}
+
+/// Other witnesses may be enough, or not; then the error shows the accessor's code.
+fn an_accessor_that_cannot_be_read_is_no_guess(generation: Generation) {
     let dir = WorkDir::new();
-    let target = generation.target(&dir, Variant::Stripped);
+    let check = Tracer::bare(&dir, &["check", "--library"])
+        .arguments([generation.library(Variant::Opaque)])
+        .start()
+        .finish();
+    if check.code() == Some(0) {
+        traced(generation, Variant::Opaque);
+    } else {
+        check.expect_code(6);
+        let said = check.text() + &check.stderr;
+        assert!(said.contains(generation.bent_accessor()), "{said}");
+        assert!(said.contains("jmp"), "{said}");
+    }
+}
+
+fn traced(generation: Generation, variant: Variant) {
+    let dir = WorkDir::new();
+    let target = generation.target(&dir, variant);
     let mut target = Cpp::from(Tracer::run(&dir).traced(&target).start());
     target.obey("mesh 1");
-    let buffer = target.obey("alloc DRAM 4096 4096");
+    let buffer = target.obey("alloc DRAM 8192 4096");
     target.finish().expect_code(0);
     let summary = dir.summary();
     let process = summary.expect_complete().only_process().expect_balanced();
     assert_eq!(process.owning(), [live("mesh", &buffer)]);
+    let traced = process.owning_at(unsigned(&buffer, "address"));
+    assert_eq!(traced["page_size"], buffer["page_size"]);
 }
 
 fn peaks_are_kept_after_the_memory_is_gone(generation: Generation) {

@@ -105,7 +105,7 @@ fn environment(step: &Step, base: &Path, version: &str, stand_in: &StandIn) -> R
     let dir = sh::target_dir().join("ttnn").join(version);
     let stamp = dir.join("stamp.json");
     let python = dir.join("venv/bin/python");
-    let complete = json!({ "ttnn": version, "stand_in": stand_in.hash(), "layout": 1 }).to_string();
+    let complete = json!({ "ttnn": version, "stand_in": stand_in.hash(), "layout": 2 }).to_string();
     if fs::read_to_string(&stamp).is_ok_and(|found| found == complete)
         && let Ok(package) = installed_package(&python)
     {
@@ -177,13 +177,15 @@ fn installed_package(python: &Path) -> Result<PathBuf> {
 }
 
 /// Python code that sets what is otherwise unset: where compiled kernels are kept, each release and
-/// each stand-in its own, and that Open MPI leaves no 16 MiB of shared memory behind.
+/// each stand-in its own; that Open MPI leaves no 16 MiB of shared memory behind; and that `import
+/// ttnn` doesn't print its configuration.
 fn environment_hook(cache: &Path) -> String {
     // A JSON string is a Python string, too.
     let cache = json!(cache.to_string_lossy());
     format!(
         "import os; os.environ.setdefault('TT_METAL_CACHE', {cache}); \
-         os.environ.setdefault('OMPI_MCA_btl', 'self')\n"
+         os.environ.setdefault('OMPI_MCA_btl', 'self'); \
+         os.environ.setdefault('LOGURU_LEVEL', 'WARNING')\n"
     )
 }
 

@@ -83,7 +83,9 @@ fn output<T>(value: &T, flags: u32) {
             u64::from(flags),
         )
     };
-    if result != 0 && let Some(lost) = COUNTERS.get_ptr_mut(counter::LOST) {
+    if result != 0
+        && let Some(lost) = COUNTERS.get_ptr_mut(counter::LOST)
+    {
         // Not a plain `+=`: uprobes run preemptibly and on all CPUs at once. `core`'s atomics have no
         // addition on this target, though the machine does (BPF_ATOMIC | BPF_ADD).
         // SAFETY: `lost` points to an aligned u64 in a map, which outlives the program.
@@ -134,7 +136,9 @@ fn read_register(regs: *const pt_regs, number: u32) -> u64 {
 pub fn capture(ctx: ProbeContext) -> u32 {
     // SAFETY: the helper takes the program's own context.
     let cookie = unsafe { bpf_get_attach_cookie(ctx.as_ptr()) };
-    let Some(program) = CAPTURES.get(cookie as u32) else { return 0 };
+    let Some(program) = CAPTURES.get(cookie as u32) else {
+        return 0;
+    };
     if !SETTINGS.get(setting::RECORDING).is_some_and(|on| *on != 0) {
         return 0;
     }
@@ -184,7 +188,10 @@ pub fn capture(ctx: ProbeContext) -> u32 {
         }
     }
     if record.header.faults != 0 {
-        warn!(&ctx, "probe {}: reads failed: {:x}", program.point, record.header.faults);
+        warn!(
+            &ctx,
+            "probe {}: reads failed: {:x}", program.point, record.header.faults
+        );
     }
     output(record, BPF_RB_NO_WAKEUP);
     0
@@ -221,10 +228,16 @@ pub fn executed(_ctx: RawTracePointContext) -> u32 {
 
 #[inline(always)]
 fn hold(point: u32) {
-    let control = Control { header: header(point), value: 0 };
+    let control = Control {
+        header: header(point),
+        value: 0,
+    };
     // SAFETY: the values are only tested for presence.
     let (held, watched) = unsafe {
-        (HELD.get(&control.header.pid).is_some(), WATCHED.get(&control.header.pid).is_some())
+        (
+            HELD.get(&control.header.pid).is_some(),
+            WATCHED.get(&control.header.pid).is_some(),
+        )
     };
     if held {
         // SAFETY: the helper has no preconditions; the signal goes to the current process.
@@ -238,7 +251,10 @@ fn hold(point: u32) {
 /// A thread ends.
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub fn exited(ctx: RawTracePointContext) -> u32 {
-    let mut control = Control { header: header(POINT_EXIT), value: 0 };
+    let mut control = Control {
+        header: header(POINT_EXIT),
+        value: 0,
+    };
     // SAFETY: the value is only tested for presence.
     if unsafe { WATCHED.get(&control.header.pid) }.is_none() {
         return 0;

@@ -27,7 +27,11 @@ pub enum AbiError {
         "field `{field}` can't be derived: {reason}. Please report this release of TT-Metal with \
          the following code.\n{code}"
     )]
-    Underivable { field: &'static str, reason: String, code: String },
+    Underivable {
+        field: &'static str,
+        reason: String,
+        code: String,
+    },
 
     /// Two functions say different things about a field.
     #[error(
@@ -35,12 +39,20 @@ pub enum AbiError {
          following code.\n{code}",
         .witnesses.iter().map(|w| format!("{} says {}", w.source, w.path)).collect::<Vec<_>>().join(", ")
     )]
-    Contradiction { field: &'static str, witnesses: Vec<Witness>, code: String },
+    Contradiction {
+        field: &'static str,
+        witnesses: Vec<Witness>,
+        code: String,
+    },
 
     /// No place was found where the probe could go.
     #[error(
         "no place for a probe in {function}: {reason}. Please report this release of TT-Metal with \
          the following code.\n{code}"
     )]
-    NoProbePoint { function: String, reason: String, code: String },
+    NoProbePoint {
+        function: String,
+        reason: String,
+        code: String,
+    },
 }

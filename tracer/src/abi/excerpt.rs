@@ -17,16 +17,38 @@ const ASKED: [(&str, &[&str]); 7] = [
     (
         "Buffer",
         &[
-            "address", "allocate_impl", "allocator", "buffer_layout", "buffer_type", "create", "deallocate",
-            "deallocate_impl", "device", "get_buffer_page_mapping", "impl", "is_allocated", "is_dram", "is_l1",
-            "is_valid_region", "mark_as_deallocated", "page_size", "shard_spec", "size", "unique_id",
+            "address",
+            "allocate_impl",
+            "allocator",
+            "buffer_layout",
+            "buffer_type",
+            "create",
+            "deallocate",
+            "deallocate_impl",
+            "device",
+            "get_buffer_page_mapping",
+            "impl",
+            "is_allocated",
+            "is_dram",
+            "is_l1",
+            "is_valid_region",
+            "mark_as_deallocated",
+            "page_size",
+            "shard_spec",
+            "size",
+            "unique_id",
         ],
     ),
     (
         "BufferImpl",
         &[
-            "allocate_impl", "create", "deallocate", "deallocate_impl", "get_buffer_page_mapping",
-            "is_valid_region", "mark_as_deallocated",
+            "allocate_impl",
+            "create",
+            "deallocate",
+            "deallocate_impl",
+            "get_buffer_page_mapping",
+            "is_valid_region",
+            "mark_as_deallocated",
         ],
     ),
     ("GraphTracker", &["track_allocate"]),
@@ -37,7 +59,11 @@ const ASKED: [(&str, &[&str]); 7] = [
 ];
 
 /// Classes whose vtables are looked at, and how much of them.
-const VTABLES: [&str; 3] = ["Device", "distributed::MeshDevice", "distributed::MeshDeviceImpl"];
+const VTABLES: [&str; 3] = [
+    "Device",
+    "distributed::MeshDevice",
+    "distributed::MeshDeviceImpl",
+];
 const VTABLE_SLOTS: u64 = 8;
 
 /// The functions, the names that they refer to and the vtables, one a line:
@@ -57,18 +83,35 @@ pub fn excerpt(library: &[u8]) -> Result<String, AbiError> {
     let image = Image::parse(library)?;
     let mut functions: Vec<Function<'_>> = ASKED
         .iter()
-        .flat_map(|(class, asked)| asked.iter().flat_map(|name| names::methods(&image, class, name)))
-        .chain(["Buffer", "BufferImpl"].iter().filter_map(|class| names::device_constructor(&image, class)))
+        .flat_map(|(class, asked)| {
+            asked
+                .iter()
+                .flat_map(|name| names::methods(&image, class, name))
+        })
+        .chain(
+            ["Buffer", "BufferImpl"]
+                .iter()
+                .filter_map(|class| names::device_constructor(&image, class)),
+        )
         .chain(names::destructor(&image, "Buffer"))
         .collect();
-    if functions.iter().all(|function| !function.symbol.contains(ALLOCATORS[0])) {
+    if functions
+        .iter()
+        .all(|function| !function.symbol.contains(ALLOCATORS[0]))
+    {
         let older = ["deallocate_buffer", "deallocate_buffers"];
-        functions.extend(older.iter().flat_map(|name| names::methods(&image, ALLOCATORS[1], name)));
+        functions.extend(
+            older
+                .iter()
+                .flat_map(|name| names::methods(&image, ALLOCATORS[1], name)),
+        );
     }
     let mut lines = BTreeSet::new();
     for class in VTABLES {
         let symbol = names::vtable(class);
-        let Some(start) = image.address_of(&symbol) else { continue };
+        let Some(start) = image.address_of(&symbol) else {
+            continue;
+        };
         lines.insert(format!("object {symbol} {start:#x}"));
         for slot in (0..VTABLE_SLOTS).map(|i| start + 16 + 8 * i) {
             lines.extend(pointee(&image, slot));
@@ -81,7 +124,9 @@ pub fn excerpt(library: &[u8]) -> Result<String, AbiError> {
     functions.dedup_by_key(|function| function.address);
     for function in &functions {
         let end = function.address + function.code.len() as u64;
-        for instruction in &mut Decoder::with_ip(64, function.code, function.address, DecoderOptions::NONE) {
+        for instruction in
+            &mut Decoder::with_ip(64, function.code, function.address, DecoderOptions::NONE)
+        {
             let target = instruction.near_branch_target();
             if instruction.op0_kind() == OpKind::NearBranch64
                 && !(function.address..end).contains(&target)
@@ -98,7 +143,12 @@ pub fn excerpt(library: &[u8]) -> Result<String, AbiError> {
     if let Some(id) = image.build_id() {
         let _ = writeln!(text, "build-id {id}");
     }
-    for Function { symbol, address, code } in functions {
+    for Function {
+        symbol,
+        address,
+        code,
+    } in functions
+    {
         let hex: String = code.iter().map(|byte| format!("{byte:02x}")).collect();
         let _ = writeln!(text, "function {symbol} {address:#x} {hex}");
     }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use iced_x86::{Decoder, DecoderOptions, Mnemonic, OpKind};
 use object::{
-    Architecture, Object as _, ObjectKind, ObjectSegment as _, ObjectSymbol as _,
-    RelocationTarget, SymbolKind, elf, read::elf::ElfFile64,
+    Architecture, Object as _, ObjectKind, ObjectSegment as _, ObjectSymbol as _, RelocationTarget,
+    SymbolKind, elf, read::elf::ElfFile64,
 };
 
 use super::AbiError;
@@ -57,20 +57,34 @@ impl<'a> Image<'a> {
     pub fn parse(data: &'a [u8]) -> Result<Self, AbiError> {
         match object::FileKind::parse(data)? {
             object::FileKind::Elf64 => {}
-            other => return Err(AbiError::WrongMachine { found: format!("another format ({other:?})") }),
+            other => {
+                return Err(AbiError::WrongMachine {
+                    found: format!("another format ({other:?})"),
+                });
+            }
         }
         let file: ElfFile64<'_> = ElfFile64::parse(data)?;
         if file.architecture() != Architecture::X86_64 || !file.is_little_endian() {
-            return Err(AbiError::WrongMachine { found: format!("{:?}", file.architecture()) });
+            return Err(AbiError::WrongMachine {
+                found: format!("{:?}", file.architecture()),
+            });
         }
         if file.kind() != ObjectKind::Dynamic {
-            return Err(AbiError::WrongMachine { found: format!("{:?} rather than dynamic linking", file.kind()) });
+            return Err(AbiError::WrongMachine {
+                found: format!("{:?} rather than dynamic linking", file.kind()),
+            });
         }
         let mut symbols = BTreeMap::new();
         let mut names = HashMap::new();
-        for symbol in file.dynamic_symbols().chain(file.symbols()).filter(|s| s.is_definition()) {
+        for symbol in file
+            .dynamic_symbols()
+            .chain(file.symbols())
+            .filter(|s| s.is_definition())
+        {
             let Ok(name) = symbol.name() else { continue };
-            symbols.entry(name).or_insert((symbol.address(), symbol.size()));
+            symbols
+                .entry(name)
+                .or_insert((symbol.address(), symbol.size()));
             if matches!(symbol.kind(), SymbolKind::Text | SymbolKind::Data) {
                 names.entry(symbol.address()).or_insert(name);
             }
@@ -78,12 +92,18 @@ impl<'a> Image<'a> {
         let mut relocations = HashMap::new();
         for (address, relocation) in file.dynamic_relocations().into_iter().flatten() {
             let pointee = match (relocation.flags(), relocation.target()) {
-                (object::RelocationFlags::Elf { r_type: elf::R_X86_64_RELATIVE }, _) => {
-                    Pointee::Address(relocation.addend() as u64)
-                }
+                (
+                    object::RelocationFlags::Elf {
+                        r_type: elf::R_X86_64_RELATIVE,
+                    },
+                    _,
+                ) => Pointee::Address(relocation.addend() as u64),
                 (_, RelocationTarget::Symbol(index)) => {
-                    let Some(table) = file.dynamic_symbol_table() else { continue };
-                    let name = object::ObjectSymbolTable::symbol_by_index(&table, index).and_then(|s| s.name());
+                    let Some(table) = file.dynamic_symbol_table() else {
+                        continue;
+                    };
+                    let name = object::ObjectSymbolTable::symbol_by_index(&table, index)
+                        .and_then(|s| s.name());
                     let Ok(name) = name else { continue };
                     Pointee::Symbol(name)
                 }
@@ -93,7 +113,11 @@ impl<'a> Image<'a> {
         }
         let segments = file.segments().filter_map(|segment| {
             let data = segment.data().ok()?;
-            Some(Segment { address: segment.address(), file_offset: segment.file_range().0, data })
+            Some(Segment {
+                address: segment.address(),
+                file_offset: segment.file_range().0,
+                data,
+            })
         });
         let build_id = file.build_id().ok().flatten();
         Ok(Self {
@@ -118,7 +142,11 @@ impl<'a> Image<'a> {
     /// A function by its mangled name.
     pub fn function(&self, symbol: &str) -> Option<Function<'a>> {
         let (&symbol, &(address, size)) = self.symbols.get_key_value(symbol)?;
-        Some(Function { symbol, address, code: self.bytes(address, size)? })
+        Some(Function {
+            symbol,
+            address,
+            code: self.bytes(address, size)?,
+        })
     }
 
     /// The functions whose mangled names begin with `prefix`, in the order of their names.
@@ -150,7 +178,8 @@ impl<'a> Image<'a> {
         if let Some(name) = self.names.get(&address) {
             return Some(name);
         }
-        let mut decoder = Decoder::with_ip(64, self.bytes(address, 16)?, address, DecoderOptions::NONE);
+        let mut decoder =
+            Decoder::with_ip(64, self.bytes(address, 16)?, address, DecoderOptions::NONE);
         let mut instruction = decoder.decode();
         if matches!(instruction.mnemonic(), Mnemonic::Endbr64) {
             instruction = decoder.decode();
@@ -169,7 +198,10 @@ impl<'a> Image<'a> {
 
     /// The virtual address that belongs to the file's first byte.
     pub fn first_address(&self) -> u64 {
-        self.segments.iter().find(|segment| segment.file_offset == 0).map_or(0, |segment| segment.address)
+        self.segments
+            .iter()
+            .find(|segment| segment.file_offset == 0)
+            .map_or(0, |segment| segment.address)
     }
 
     /// Where in the file the byte at a virtual address lies.
@@ -184,7 +216,10 @@ impl<'a> Image<'a> {
         self.segments.iter().find_map(|segment| {
             let start = usize::try_from(address.checked_sub(segment.address)?).ok()?;
             let end = start.checked_add(usize::try_from(size).ok()?)?;
-            segment.data.get(start..end.min(segment.data.len())).filter(|bytes| !bytes.is_empty())
+            segment
+                .data
+                .get(start..end.min(segment.data.len()))
+                .filter(|bytes| !bytes.is_empty())
         })
     }
 }
@@ -194,27 +229,38 @@ impl<'a> Image<'a> {
 impl Image<'static> {
     pub fn from_excerpt(text: &str) -> Self {
         let mut image = Image::default();
-        let number = |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16).expect("a number");
+        let number =
+            |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16).expect("a number");
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let leaked: &'static str = line.to_owned().leak();
             match leaked.split(' ').collect::<Vec<_>>()[..] {
                 ["build-id", id] => image.build_id = Some(id.into()),
                 ["function", symbol, address, code] => {
-                    let bytes = (0..code.len()).step_by(2).map(|i| u8::from_str_radix(&code[i..i + 2], 16));
+                    let bytes = (0..code.len())
+                        .step_by(2)
+                        .map(|i| u8::from_str_radix(&code[i..i + 2], 16));
                     let data: Vec<u8> = bytes.collect::<Result<_, _>>().expect("hexadecimal code");
                     let address = number(address);
                     image.symbols.insert(symbol, (address, data.len() as u64));
                     image.names.insert(address, symbol);
-                    image.segments.push(Segment { address, file_offset: address, data: data.leak() });
+                    image.segments.push(Segment {
+                        address,
+                        file_offset: address,
+                        data: data.leak(),
+                    });
                 }
                 ["name", address, symbol] => {
                     image.names.insert(number(address), symbol);
                 }
                 ["symbol", address, symbol] => {
-                    image.relocations.insert(number(address), Pointee::Symbol(symbol));
+                    image
+                        .relocations
+                        .insert(number(address), Pointee::Symbol(symbol));
                 }
                 ["pointer", address, to] => {
-                    image.relocations.insert(number(address), Pointee::Address(number(to)));
+                    image
+                        .relocations
+                        .insert(number(address), Pointee::Address(number(to)));
                 }
                 ["object", symbol, address] => {
                     image.symbols.insert(symbol, (number(address), 0));

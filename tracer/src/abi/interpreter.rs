@@ -9,8 +9,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use iced_x86::{
-    Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
-    Register,
+    Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess,
+    OpKind, Register,
 };
 use tracer_common::register;
 
@@ -26,7 +26,10 @@ pub enum Callee {
     /// A function, by its mangled name.
     Named(String),
     /// A virtual function: the object, and the offset of its slot in the object's vtable.
-    Virtual { object: Value, slot: i64 },
+    Virtual {
+        object: Value,
+        slot: i64,
+    },
     Unknown,
 }
 
@@ -43,11 +46,19 @@ pub enum Action {
     Load(Place),
     /// Memory outside the function's stack frame is written. `to` is `None` where the address
     /// isn't known: then only `offset`, the instruction's own displacement, is.
-    Store { to: Option<Base>, offset: i64, width: u8, value: Value },
+    Store {
+        to: Option<Base>,
+        offset: i64,
+        width: u8,
+        value: Value,
+    },
     /// Two values are compared (`cmp`, or `test` of a value against itself: against 0).
     Compare { left: Value, right: Value },
     /// A function is called; the arguments are the six integer registers.
-    Call { callee: Callee, arguments: [Value; 6] },
+    Call {
+        callee: Callee,
+        arguments: Box<[Value; 6]>,
+    },
     /// The function returns. A tail call is a call and then a return of its result.
     Return(Value),
 }
@@ -78,9 +89,16 @@ fn never_returns(name: &str) -> bool {
 impl Analysis {
     /// Interprets a function until nothing new is learnt.
     pub fn of(image: &Image<'_>, function: &Function<'_>) -> Self {
-        let mut interpreter = Interpreter { image, function, info: InstructionInfoFactory::new() };
-        let mut analysis =
-            Self { instructions: BTreeMap::new(), targets: BTreeSet::new(), observations: Vec::new() };
+        let mut interpreter = Interpreter {
+            image,
+            function,
+            info: InstructionInfoFactory::new(),
+        };
+        let mut analysis = Self {
+            instructions: BTreeMap::new(),
+            targets: BTreeSet::new(),
+            observations: Vec::new(),
+        };
         let mut work = vec![(function.address, State::entry())];
         while let Some((address, state)) = work.pop() {
             let state = match analysis.instructions.get(&address) {
@@ -90,7 +108,9 @@ impl Analysis {
                 },
                 None => state,
             };
-            let Some(instruction) = interpreter.decode(address) else { continue };
+            let Some(instruction) = interpreter.decode(address) else {
+                continue;
+            };
             let step = interpreter.step(&instruction, &state);
             analysis.instructions.insert(address, (instruction, state));
             analysis.targets.extend(&step.jumps);
@@ -98,7 +118,11 @@ impl Analysis {
         }
         for (address, (instruction, state)) in &analysis.instructions {
             let actions = interpreter.step(instruction, state).actions;
-            analysis.observations.extend(actions.into_iter().map(|what| Observation { at: *address, what }));
+            analysis.observations.extend(
+                actions
+                    .into_iter()
+                    .map(|what| Observation { at: *address, what }),
+            );
         }
         analysis
     }
@@ -115,7 +139,9 @@ impl Analysis {
 
     /// The reached instructions from an address on, in the order of the code.
     pub fn instructions_from(&self, address: u64) -> impl Iterator<Item = &Instruction> {
-        self.instructions.range(address..).map(|(_, (instruction, _))| instruction)
+        self.instructions
+            .range(address..)
+            .map(|(_, (instruction, _))| instruction)
     }
 
     /// Whether some branch of the function leads to an address.
@@ -142,24 +168,37 @@ struct Step {
 
 impl Interpreter<'_> {
     fn decode(&self, address: u64) -> Option<Instruction> {
-        let code = self.function.code.get(usize::try_from(address.checked_sub(self.function.address)?).ok()?..)?;
-        let instruction = Decoder::with_ip(64, code, address, DecoderOptions::NONE).iter().next()?;
+        let code = self
+            .function
+            .code
+            .get(usize::try_from(address.checked_sub(self.function.address)?).ok()?..)?;
+        let instruction = Decoder::with_ip(64, code, address, DecoderOptions::NONE)
+            .iter()
+            .next()?;
         (!instruction.is_invalid()).then_some(instruction)
     }
 
     fn within(&self, address: u64) -> bool {
-        address.checked_sub(self.function.address).is_some_and(|at| at < self.function.code.len() as u64)
+        address
+            .checked_sub(self.function.address)
+            .is_some_and(|at| at < self.function.code.len() as u64)
     }
 
     fn step(&mut self, instruction: &Instruction, before: &State) -> Step {
-        let mut step = Step { after: before.clone(), next: Vec::new(), jumps: Vec::new(), actions: Vec::new() };
+        let mut step = Step {
+            after: before.clone(),
+            next: Vec::new(),
+            jumps: Vec::new(),
+            actions: Vec::new(),
+        };
         match instruction.flow_control() {
             FlowControl::Next => {
                 self.compute(instruction, before, &mut step);
                 step.next.push(instruction.next_ip());
             }
             FlowControl::Call | FlowControl::IndirectCall => {
-                if self.call(instruction, before, &mut step) {
+                let comes_back = self.call(instruction, before, &mut step);
+                if comes_back {
                     step.after.called(instruction.ip());
                     step.next.push(instruction.next_ip());
                 }
@@ -178,7 +217,9 @@ impl Interpreter<'_> {
             }
             // A jump through a table, or a tail call through a pointer.
             FlowControl::IndirectBranch => self.tail_call(instruction, before, &mut step),
-            FlowControl::Return => step.actions.push(Action::Return(before.get(register::RAX).clone())),
+            FlowControl::Return => step
+                .actions
+                .push(Action::Return(before.get(register::RAX).clone())),
             _ => {}
         }
         step
@@ -186,14 +227,20 @@ impl Interpreter<'_> {
 
     fn tail_call(&self, instruction: &Instruction, before: &State, step: &mut Step) {
         if self.call(instruction, before, step) {
-            step.actions.push(Action::Return(Value::symbolic(Base::Result(instruction.ip()))));
+            step.actions
+                .push(Action::Return(Value::symbolic(Base::Result(
+                    instruction.ip(),
+                ))));
         }
     }
 
     /// Notes a call; `false` if it doesn't come back.
     fn call(&self, instruction: &Instruction, before: &State, step: &mut Step) -> bool {
         let callee = match instruction.op0_kind() {
-            OpKind::NearBranch64 => self.image.callee(instruction.near_branch_target()).map(str::to_owned),
+            OpKind::NearBranch64 => self
+                .image
+                .callee(instruction.near_branch_target())
+                .map(str::to_owned),
             OpKind::Memory if instruction.is_ip_rel_memory_operand() => {
                 self.pointee_name(instruction.ip_rel_memory_address())
             }
@@ -204,7 +251,7 @@ impl Interpreter<'_> {
             None => Self::virtual_callee(instruction, before).unwrap_or(Callee::Unknown),
         };
         let returns = !matches!(&callee, Callee::Named(name) if never_returns(name));
-        let arguments = ARGUMENTS.map(|register| before.get(register).clone());
+        let arguments = Box::new(ARGUMENTS.map(|register| before.get(register).clone()));
         step.actions.push(Action::Call { callee, arguments });
         returns
     }
@@ -228,12 +275,20 @@ impl Interpreter<'_> {
             _ => return None,
         };
         let slot = slot.place()?.clone();
-        let Base::Loaded(vtable) = slot.base else { return None };
+        let Base::Loaded(vtable) = slot.base else {
+            return None;
+        };
         if vtable.offset != 0 && !matches!(vtable.base, Base::Argument(_)) {
             return None;
         }
-        let object = Value::Symbolic { base: vtable.base.clone(), offset: vtable.offset };
-        Some(Callee::Virtual { object, slot: slot.offset })
+        let object = Value::Symbolic {
+            base: vtable.base.clone(),
+            offset: vtable.offset,
+        };
+        Some(Callee::Virtual {
+            object,
+            slot: slot.offset,
+        })
     }
 
     /// Any instruction that just computes.
@@ -250,25 +305,44 @@ impl Interpreter<'_> {
             && instruction.mnemonic() != Mnemonic::Lea
             && (!is_memory || self.reads_memory(instruction))
         {
-            step.actions.push(Action::Load(Place { base: base.clone(), offset: *offset, width }));
+            step.actions.push(Action::Load(Place {
+                base: base.clone(),
+                offset: *offset,
+                width,
+            }));
         }
         match instruction.mnemonic() {
             Mnemonic::Cmp => {
-                let (left, right) = (before.operand(instruction, 0), before.operand(instruction, 1));
+                let (left, right) = (
+                    before.operand(instruction, 0),
+                    before.operand(instruction, 1),
+                );
                 step.actions.push(Action::Compare { left, right });
                 return;
             }
             Mnemonic::Test => {
-                let (left, right) = (before.operand(instruction, 0), before.operand(instruction, 1));
+                let (left, right) = (
+                    before.operand(instruction, 0),
+                    before.operand(instruction, 1),
+                );
                 let same = instruction.op1_kind() == OpKind::Register && left == right;
-                let right = if same { Value::Constant(0) } else { Value::Unknown };
+                let right = if same {
+                    Value::Constant(0)
+                } else {
+                    Value::Unknown
+                };
                 step.actions.push(Action::Compare { left, right });
                 return;
             }
             Mnemonic::Push => {
                 step.after.adjust_stack(-8);
-                if let Value::Symbolic { base: Base::Stack, offset } = step.after.get(register::RSP).clone() {
-                    step.after.store_on_stack(offset, 8, before.operand(instruction, 0));
+                if let Value::Symbolic {
+                    base: Base::Stack,
+                    offset,
+                } = step.after.get(register::RSP).clone()
+                {
+                    step.after
+                        .store_on_stack(offset, 8, before.operand(instruction, 0));
                 }
                 return;
             }
@@ -301,7 +375,10 @@ impl Interpreter<'_> {
         let second = || before.operand(instruction, 1);
         match instruction.mnemonic() {
             // A variable's address, from the global offset table.
-            Mnemonic::Mov if instruction.op1_kind() == OpKind::Memory && instruction.is_ip_rel_memory_operand() => {
+            Mnemonic::Mov
+                if instruction.op1_kind() == OpKind::Memory
+                    && instruction.is_ip_rel_memory_operand() =>
+            {
                 match self.image.pointee(instruction.ip_rel_memory_address()) {
                     Some(Pointee::Symbol(name)) => Value::symbolic(Base::Symbol(name.to_owned())),
                     Some(Pointee::Address(address)) => Value::Constant(address as i64),
@@ -311,7 +388,9 @@ impl Interpreter<'_> {
             Mnemonic::Mov | Mnemonic::Movzx | Mnemonic::Movsx | Mnemonic::Movsxd => second(),
             Mnemonic::Lea => address.cloned().unwrap_or(Value::Unknown),
             Mnemonic::Add if instruction.op_count() == 2 => match (first(), second()) {
-                (value, Value::Constant(addend)) | (Value::Constant(addend), value) => value.plus(addend),
+                (value, Value::Constant(addend)) | (Value::Constant(addend), value) => {
+                    value.plus(addend)
+                }
                 _ => Value::Unknown,
             },
             Mnemonic::Sub if instruction.op_count() == 2 => match second() {
@@ -338,9 +417,17 @@ impl Interpreter<'_> {
         step: &mut Step,
     ) {
         match address {
-            Some(Value::Symbolic { base: Base::Stack, offset }) => step.after.store_on_stack(offset, width, value),
+            Some(Value::Symbolic {
+                base: Base::Stack,
+                offset,
+            }) => step.after.store_on_stack(offset, width, value),
             Some(Value::Symbolic { base, offset }) => {
-                step.actions.push(Action::Store { to: Some(base), offset, width, value });
+                step.actions.push(Action::Store {
+                    to: Some(base),
+                    offset,
+                    width,
+                    value,
+                });
             }
             // A variable of the library's own.
             Some(Value::Constant(_)) => {}
@@ -355,8 +442,12 @@ impl Interpreter<'_> {
 
     fn write_registers(&mut self, instruction: &Instruction, before: &State, step: &mut Step) {
         let exchanged = self.exchanged(instruction, before);
-        let result = (instruction.op0_kind() == OpKind::Register)
-            .then(|| (instruction.op0_register(), self.result(instruction, before, before.address(instruction).as_ref())));
+        let result = (instruction.op0_kind() == OpKind::Register).then(|| {
+            (
+                instruction.op0_register(),
+                self.result(instruction, before, before.address(instruction).as_ref()),
+            )
+        });
         let written: Vec<Register> = self
             .info
             .info(instruction)
@@ -366,10 +457,14 @@ impl Interpreter<'_> {
             .map(|used| used.register())
             .collect();
         for register in written {
-            let Some(register) = number(register) else { continue };
+            let Some(register) = number(register) else {
+                continue;
+            };
             let value = match &result {
                 // Writing a part of a register leaves the rest: only wider parts count as known.
-                Some((to, value)) if number(*to) == Some(register) && to.size() >= 4 => value.clone(),
+                Some((to, value)) if number(*to) == Some(register) && to.size() >= 4 => {
+                    value.clone()
+                }
                 _ => Value::Unknown,
             };
             step.after.set(register, value);
@@ -385,31 +480,53 @@ impl Interpreter<'_> {
             return None;
         }
         let name = if instruction.is_ip_rel_memory_operand() {
-            self.image.symbol_at(instruction.ip_rel_memory_address())?.to_owned()
+            self.image
+                .symbol_at(instruction.ip_rel_memory_address())?
+                .to_owned()
         } else {
             match before.address(instruction)? {
-                Value::Symbolic { base: Base::Symbol(name), offset: 0 } => name,
+                Value::Symbolic {
+                    base: Base::Symbol(name),
+                    offset: 0,
+                } => name,
                 Value::Constant(address) => self.image.symbol_at(address as u64)?.to_owned(),
                 _ => return None,
             }
         };
-        Some((number(instruction.op1_register())?, Value::symbolic(Base::Counter(name))))
+        Some((
+            number(instruction.op1_register())?,
+            Value::symbolic(Base::Counter(name)),
+        ))
     }
 
     fn writes_memory(&mut self, instruction: &Instruction) -> bool {
-        self.info.info(instruction).used_memory().iter().any(|memory| writes(memory.access()))
+        self.info
+            .info(instruction)
+            .used_memory()
+            .iter()
+            .any(|memory| writes(memory.access()))
     }
 
     fn reads_memory(&mut self, instruction: &Instruction) -> bool {
-        self.info.info(instruction).used_memory().iter().any(|memory| {
-            matches!(
-                memory.access(),
-                OpAccess::Read | OpAccess::ReadWrite | OpAccess::CondRead | OpAccess::ReadCondWrite
-            )
-        })
+        self.info
+            .info(instruction)
+            .used_memory()
+            .iter()
+            .any(|memory| {
+                matches!(
+                    memory.access(),
+                    OpAccess::Read
+                        | OpAccess::ReadWrite
+                        | OpAccess::CondRead
+                        | OpAccess::ReadCondWrite
+                )
+            })
     }
 }
 
 fn writes(access: OpAccess) -> bool {
-    matches!(access, OpAccess::Write | OpAccess::ReadWrite | OpAccess::CondWrite | OpAccess::ReadCondWrite)
+    matches!(
+        access,
+        OpAccess::Write | OpAccess::ReadWrite | OpAccess::CondWrite | OpAccess::ReadCondWrite
+    )
 }

@@ -23,7 +23,11 @@ pub fn instruction(instruction: &iced_x86::Instruction) -> String {
 /// A function's code, one instruction a line, under its name.
 pub fn of(function: &Function<'_>) -> String {
     let decoder = Decoder::with_ip(64, function.code, function.address, DecoderOptions::NONE);
-    let mut lines = vec![format!("{} at {:#x}:", names::short(function.symbol), function.address)];
+    let mut lines = vec![format!(
+        "{} at {:#x}:",
+        names::short(function.symbol),
+        function.address
+    )];
     for (i, decoded) in decoder.into_iter().enumerate() {
         if i == MOST_LINES {
             lines.push("    …".into());

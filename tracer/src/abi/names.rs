@@ -16,7 +16,10 @@ pub fn methods<'a>(image: &Image<'a>, class: &str, name: &str) -> Vec<Function<'
     ["_ZN", "_ZNK"]
         .iter()
         .flat_map(|start| {
-            let class = class.split("::").map(|part| format!("{}{part}", part.len())).collect::<String>();
+            let class = class
+                .split("::")
+                .map(|part| format!("{}{part}", part.len()))
+                .collect::<String>();
             image.functions_beginning(&format!("{start}{NAMESPACE}{class}{}{name}E", name.len()))
         })
         .collect()
@@ -39,16 +42,23 @@ pub fn destructor<'a>(image: &Image<'a>, class: &str) -> Option<Function<'a>> {
 
 /// The vtable's symbol of a class of `tt::tt_metal`.
 pub fn vtable(class: &str) -> String {
-    let class = class.split("::").map(|part| format!("{}{part}", part.len())).collect::<String>();
+    let class = class
+        .split("::")
+        .map(|part| format!("{}{part}", part.len()))
+        .collect::<String>();
     format!("_ZTVN{NAMESPACE}{class}E")
 }
 
 /// Whether a mangled name is that of a member function of one of the classes.
 pub fn is_method(symbol: &str, classes: &[&str], name: &str) -> bool {
     classes.iter().any(|class| {
-        ["_ZN", "_ZNK"]
-            .iter()
-            .any(|start| symbol.starts_with(&format!("{start}{NAMESPACE}{}{class}{}{name}E", class.len(), name.len())))
+        ["_ZN", "_ZNK"].iter().any(|start| {
+            symbol.starts_with(&format!(
+                "{start}{NAMESPACE}{}{class}{}{name}E",
+                class.len(),
+                name.len()
+            ))
+        })
     })
 }
 
@@ -57,17 +67,26 @@ pub fn is_method(symbol: &str, classes: &[&str], name: &str) -> bool {
 pub fn short(symbol: &str) -> String {
     let full = full(symbol);
     let name = full.split('(').next().unwrap_or(&full);
-    name.replace("tt::tt_metal::", "").replace("distributed::", "")
+    name.replace("tt::tt_metal::", "")
+        .replace("distributed::", "")
 }
 
 fn full(symbol: &str) -> String {
-    Symbol::new(symbol).ok().and_then(|name| name.demangle().ok()).unwrap_or_else(|| symbol.to_owned())
+    Symbol::new(symbol)
+        .ok()
+        .and_then(|name| name.demangle().ok())
+        .unwrap_or_else(|| symbol.to_owned())
 }
 
 /// The types of a function's parameters, as its mangled name tells them.
 pub fn parameters(symbol: &str) -> Vec<String> {
     let full = full(symbol);
-    let Some(list) = full.find('(').and_then(|open| full.get(open + 1..full.rfind(')')?)) else { return Vec::new() };
+    let Some(list) = full
+        .find('(')
+        .and_then(|open| full.get(open + 1..full.rfind(')')?))
+    else {
+        return Vec::new();
+    };
     let mut parameters = Vec::new();
     let mut depth = 0;
     let mut current = String::new();
@@ -123,7 +142,10 @@ mod tests {
                 "tt::tt_metal::Buffer::Private",
             ]
         );
-        assert_eq!(parameters("_ZNK2tt8tt_metal6Buffer4sizeEv"), Vec::<String>::new());
+        assert_eq!(
+            parameters("_ZNK2tt8tt_metal6Buffer4sizeEv"),
+            Vec::<String>::new()
+        );
     }
 
     #[test]
@@ -136,7 +158,10 @@ mod tests {
 
     #[test]
     fn names_are_short_and_readable() {
-        assert_eq!(short("_ZNK2tt8tt_metal11distributed10MeshDevice2idEv"), "MeshDevice::id");
+        assert_eq!(
+            short("_ZNK2tt8tt_metal11distributed10MeshDevice2idEv"),
+            "MeshDevice::id"
+        );
         assert_eq!(short("not_mangled"), "not_mangled");
     }
 }

@@ -34,8 +34,13 @@ pub enum PointKind {
 impl PointKind {
     /// Probes that tell of ends come before those that tell of births, in the order in which
     /// probes are put on: so that nothing is seen to be born whose end then goes unseen.
-    pub const ATTACH_ORDER: [Self; 5] =
-        [Self::BulkFree, Self::Destroy, Self::Deallocate, Self::Create, Self::Allocate];
+    pub const ATTACH_ORDER: [Self; 5] = [
+        Self::BulkFree,
+        Self::Destroy,
+        Self::Deallocate,
+        Self::Create,
+        Self::Allocate,
+    ];
 }
 
 impl fmt::Display for PointKind {
@@ -102,27 +107,56 @@ pub struct Point {
 /// # Errors
 /// When a function is missing, or has no place where the object is at hand.
 pub fn find(deriver: &Deriver<'_>, fields: &Fields) -> Result<Vec<Point>, AbiError> {
-    let missing = |name: &str| AbiError::MissingSymbols { names: vec![format!("tt::tt_metal::{name}")] };
+    let missing = |name: &str| AbiError::MissingSymbols {
+        names: vec![format!("tt::tt_metal::{name}")],
+    };
     let entry = |kind, testimony: Option<Testimony<'_>>, name, register| {
         let testimony = testimony.ok_or_else(|| missing(name))?;
         let start = testimony.function.address;
-        place(deriver, kind, &testimony, start, &Value::argument(register), Vec::new())
+        place(
+            deriver,
+            kind,
+            &testimony,
+            start,
+            &Value::argument(register),
+            Vec::new(),
+        )
     };
     PointKind::ATTACH_ORDER
         .into_iter()
         .map(|kind| match kind {
             PointKind::Allocate => {
                 let function = deriver.method("GraphTracker", "track_allocate");
-                entry(kind, function, "GraphTracker::track_allocate(Buffer const*)", register::RSI)
+                entry(
+                    kind,
+                    function,
+                    "GraphTracker::track_allocate(Buffer const*)",
+                    register::RSI,
+                )
             }
             PointKind::Deallocate => {
                 let function = deriver.allocator_method("deallocate_buffer");
-                entry(kind, function, "AllocatorImpl::deallocate_buffer(Buffer*)", register::RSI)
+                entry(
+                    kind,
+                    function,
+                    "AllocatorImpl::deallocate_buffer(Buffer*)",
+                    register::RSI,
+                )
             }
-            PointKind::Destroy => entry(kind, deriver.destructor(), "Buffer::~Buffer()", register::RDI),
+            PointKind::Destroy => entry(
+                kind,
+                deriver.destructor(),
+                "Buffer::~Buffer()",
+                register::RDI,
+            ),
             PointKind::BulkFree => {
                 let function = deriver.allocator_method("deallocate_buffers");
-                entry(kind, function, "AllocatorImpl::deallocate_buffers()", register::RDI)
+                entry(
+                    kind,
+                    function,
+                    "AllocatorImpl::deallocate_buffers()",
+                    register::RDI,
+                )
             }
             PointKind::Create => created(deriver, fields),
         })
@@ -134,7 +168,9 @@ pub fn find(deriver: &Deriver<'_>, fields: &Fields) -> Result<Vec<Point>, AbiErr
 fn created(deriver: &Deriver<'_>, fields: &Fields) -> Result<Point, AbiError> {
     let create = deriver.create()?;
     let stored = create.store_at(fields.address.path.offset, &names::argument(2));
-    let after = stored.and_then(|at| create.analysis.instructions_from(at).nth(1)).map(Instruction::ip);
+    let after = stored
+        .and_then(|at| create.analysis.instructions_from(at).nth(1))
+        .map(Instruction::ip);
     let Some(after) = after else {
         return Err(AbiError::NoProbePoint {
             function: names::short(create.function.symbol),
@@ -142,7 +178,14 @@ fn created(deriver: &Deriver<'_>, fields: &Fields) -> Result<Point, AbiError> {
             code: listing::of(&create.function),
         });
     };
-    place(deriver, PointKind::Create, &create, after, &hidden_result(), vec![0])
+    place(
+        deriver,
+        PointKind::Create,
+        &create,
+        after,
+        &hidden_result(),
+        vec![0],
+    )
 }
 
 /// The first cheap instruction from `start` on at which `wanted` is at hand; where there is none
@@ -161,7 +204,10 @@ fn place(
         if instruction.ip() != start && testimony.analysis.is_branch_target(instruction.ip()) {
             break;
         }
-        let holder = testimony.analysis.before(instruction.ip()).and_then(|state| holder(state, wanted));
+        let holder = testimony
+            .analysis
+            .before(instruction.ip())
+            .and_then(|state| holder(state, wanted));
         // The kernel would single-step it, and it must stay first for indirect branch tracking.
         if instruction.mnemonic() != Mnemonic::Endbr64
             && let Some(holder) = holder
@@ -183,24 +229,35 @@ fn place(
         reason: reason.into(),
         code: listing::of(function),
     };
-    let (instruction, holder) =
-        chosen.or(fallback).ok_or_else(|| refuse("the object isn't at hand before the code branches"))?;
+    let (instruction, holder) = chosen
+        .or(fallback)
+        .ok_or_else(|| refuse("the object isn't at hand before the code branches"))?;
     let address = instruction.ip();
     Ok(Point {
         kind,
         function: names::short(function.symbol),
         address,
-        file_offset: deriver.image.file_offset(address).ok_or_else(|| refuse("its code isn't in the file"))?,
+        file_offset: deriver
+            .image
+            .file_offset(address)
+            .ok_or_else(|| refuse("its code isn't in the file"))?,
         into: address - function.address,
         instruction: listing::instruction(&instruction),
-        cost: if is_emulated(&instruction) { Cost::Emulated } else { Cost::SingleStepped },
+        cost: if is_emulated(&instruction) {
+            Cost::Emulated
+        } else {
+            Cost::SingleStepped
+        },
         holder,
         derefs,
     })
 }
 
 fn holder(state: &State, wanted: &Value) -> Option<Holder> {
-    state.register_with(wanted).map(Holder::Register).or_else(|| state.slot_with(wanted).map(Holder::Stack))
+    state
+        .register_with(wanted)
+        .map(Holder::Register)
+        .or_else(|| state.slot_with(wanted).map(Holder::Stack))
 }
 
 /// Whether the kernel emulates an instruction under a uprobe (`push_setup_xol_ops` and
@@ -213,6 +270,9 @@ fn is_emulated(instruction: &Instruction) -> bool {
         Mnemonic::Call | Mnemonic::Jmp => {
             instruction.op0_kind() == iced_x86::OpKind::NearBranch64 && instruction.len() <= 5
         }
-        _ => instruction.flow_control() == FlowControl::ConditionalBranch && instruction.is_jcc_short_or_near(),
+        _ => {
+            instruction.flow_control() == FlowControl::ConditionalBranch
+                && instruction.is_jcc_short_or_near()
+        }
     }
 }

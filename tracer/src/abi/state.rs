@@ -10,7 +10,8 @@ use super::value::{Base, Place, RegisterNumber, Value};
 /// The number of a general register, whatever part of it is named.
 pub fn number(register: Register) -> Option<RegisterNumber> {
     let full = register.full_register();
-    full.is_gpr64().then(|| (full as u32) - (Register::RAX as u32))
+    full.is_gpr64()
+        .then(|| (full as u32) - (Register::RAX as u32))
 }
 
 /// Registers that a called function may change (System V ABI).
@@ -46,9 +47,13 @@ pub struct State {
 impl State {
     /// At a function's entry.
     pub fn entry() -> Self {
-        let mut registers: [Value; 16] = std::array::from_fn(|n| Value::argument(n as RegisterNumber));
+        let mut registers: [Value; 16] =
+            std::array::from_fn(|n| Value::argument(n as RegisterNumber));
         registers[register::RSP as usize] = Value::symbolic(Base::Stack);
-        Self { registers, stack: BTreeMap::new() }
+        Self {
+            registers,
+            stack: BTreeMap::new(),
+        }
     }
 
     pub fn get(&self, register: RegisterNumber) -> &Value {
@@ -61,12 +66,21 @@ impl State {
 
     /// A register that holds `value`.
     pub fn register_with(&self, value: &Value) -> Option<RegisterNumber> {
-        self.registers.iter().position(|held| held == value).map(|n| n as RegisterNumber)
+        self.registers
+            .iter()
+            .position(|held| held == value)
+            .map(|n| n as RegisterNumber)
     }
 
     /// A stack slot that holds `value`, told as an offset from what the stack pointer is here.
     pub fn slot_with(&self, value: &Value) -> Option<i64> {
-        let Value::Symbolic { base: Base::Stack, offset: top } = self.get(register::RSP) else { return None };
+        let Value::Symbolic {
+            base: Base::Stack,
+            offset: top,
+        } = self.get(register::RSP)
+        else {
+            return None;
+        };
         self.stack
             .iter()
             .find(|(at, (width, held))| **at >= *top && *width == 8 && held == value)
@@ -89,9 +103,17 @@ impl State {
 
     /// After a call: what the called function may have changed is unknown.
     pub fn called(&mut self, at: u64) {
-        for (register, value) in CALLER_SAVED.iter().map(|r| (*r, self.get(*r).clone())).collect::<Vec<_>>() {
+        for (register, value) in CALLER_SAVED
+            .iter()
+            .map(|r| (*r, self.get(*r).clone()))
+            .collect::<Vec<_>>()
+        {
             // A local variable whose address was passed may have been written.
-            if let Value::Symbolic { base: Base::Stack, offset } = value {
+            if let Value::Symbolic {
+                base: Base::Stack,
+                offset,
+            } = value
+            {
                 self.stack.remove(&offset);
             }
             self.set(register, Value::Unknown);
@@ -122,9 +144,11 @@ impl State {
             index => self.get(number(index)?).clone(),
         };
         match (base, index) {
-            (value, Value::Constant(i)) => {
-                Some(value.plus(i.wrapping_mul(i64::from(instruction.memory_index_scale()))).plus(displacement))
-            }
+            (value, Value::Constant(i)) => Some(
+                value
+                    .plus(i.wrapping_mul(i64::from(instruction.memory_index_scale())))
+                    .plus(displacement),
+            ),
             (Value::Constant(c), value) if instruction.memory_index_scale() == 1 => {
                 Some(value.plus(c).plus(displacement))
             }
@@ -135,7 +159,9 @@ impl State {
 
     /// What a read of `width` bytes at `address` yields.
     pub fn load(&self, address: &Value, width: u8) -> Value {
-        let Value::Symbolic { base, offset } = address else { return Value::Unknown };
+        let Value::Symbolic { base, offset } = address else {
+            return Value::Unknown;
+        };
         if *base == Base::Stack {
             return match self.stack.get(offset) {
                 Some((stored, value)) if *stored >= width => value.clone(),
@@ -144,7 +170,14 @@ impl State {
                 None => Value::Unknown,
             };
         }
-        Value::symbolic(Base::Loaded(Place { base: base.clone(), offset: *offset, width }.into()))
+        Value::symbolic(Base::Loaded(
+            Place {
+                base: base.clone(),
+                offset: *offset,
+                width,
+            }
+            .into(),
+        ))
     }
 
     /// A write of `width` bytes to the stack at an offset from the stack pointer at entry.
@@ -167,20 +200,29 @@ impl State {
         match instruction.op_kind(operand) {
             OpKind::Register => {
                 let register = instruction.op_register(operand);
-                let high = matches!(register, Register::AH | Register::BH | Register::CH | Register::DH);
-                number(register).filter(|_| !high).map_or(Value::Unknown, |n| self.get(n).clone())
+                let high = matches!(
+                    register,
+                    Register::AH | Register::BH | Register::CH | Register::DH
+                );
+                number(register)
+                    .filter(|_| !high)
+                    .map_or(Value::Unknown, |n| self.get(n).clone())
             }
-            OpKind::Memory => self
-                .address(instruction)
-                .map_or(Value::Unknown, |address| self.load(&address, instruction.memory_size().size() as u8)),
+            OpKind::Memory => self.address(instruction).map_or(Value::Unknown, |address| {
+                self.load(&address, instruction.memory_size().size() as u8)
+            }),
             kind if (OpKind::Immediate8..=OpKind::Immediate32to64).contains(&kind) => {
                 // Sign-extended to the operation's width, so that `add ecx, 0xfffffffe` subtracts 2.
                 let immediate = instruction.immediate(operand) as i64;
-                Value::Constant(if instruction.op0_kind() == OpKind::Register && instruction.op0_register().is_gpr32() {
-                    i64::from(immediate as i32)
-                } else {
-                    immediate
-                })
+                Value::Constant(
+                    if instruction.op0_kind() == OpKind::Register
+                        && instruction.op0_register().is_gpr32()
+                    {
+                        i64::from(immediate as i32)
+                    } else {
+                        immediate
+                    },
+                )
             }
             _ => Value::Unknown,
         }

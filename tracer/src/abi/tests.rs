@@ -3,8 +3,8 @@
 use tracer_common::register;
 
 use super::{
-    fixture::{TTNN_0_77_0, TTNN_0_81_1},
     Abi, AbiError, Cost, Holder, Point, PointKind,
+    fixture::{TTNN_0_77_0, TTNN_0_81_1},
     image::{Image, Pointee},
 };
 
@@ -15,11 +15,22 @@ fn derive(excerpt: &str) -> Result<Abi, AbiError> {
 /// Each field with its path and the number of functions that agree on it.
 fn fields(abi: &Abi) -> Vec<(&'static str, String, u8, usize)> {
     let all = abi.fields.all().into_iter();
-    all.map(|(name, root, field)| (name, field.path.text(root), field.path.width, field.witnesses.len())).collect()
+    all.map(|(name, root, field)| {
+        (
+            name,
+            field.path.text(root),
+            field.path.width,
+            field.witnesses.len(),
+        )
+    })
+    .collect()
 }
 
 fn point(abi: &Abi, kind: PointKind) -> &Point {
-    abi.points.iter().find(|point| point.kind == kind).expect("a point of each kind")
+    abi.points
+        .iter()
+        .find(|point| point.kind == kind)
+        .expect("a point of each kind")
 }
 
 /// The excerpt with one function's code changed at its end or its start.
@@ -27,12 +38,17 @@ fn with_code(excerpt: &str, symbol: &str, change: impl Fn(&str) -> String) -> St
     let mut changed = 0;
     let lines: Vec<String> = excerpt
         .lines()
-        .map(|line| match line.strip_prefix(&format!("function {symbol} ")).and_then(|rest| rest.split_once(' ')) {
-            Some((address, code)) => {
-                changed += 1;
-                format!("function {symbol} {address} {}", change(code))
+        .map(|line| {
+            match line
+                .strip_prefix(&format!("function {symbol} "))
+                .and_then(|rest| rest.split_once(' '))
+            {
+                Some((address, code)) => {
+                    changed += 1;
+                    format!("function {symbol} {address} {}", change(code))
+                }
+                None => line.to_owned(),
             }
-            None => line.to_owned(),
         })
         .collect();
     assert_eq!(changed, 1, "{symbol} is in the fixture once");
@@ -40,8 +56,14 @@ fn with_code(excerpt: &str, symbol: &str, change: impl Fn(&str) -> String) -> St
 }
 
 fn without(excerpt: &str, part: &str) -> String {
-    let lines: Vec<&str> = excerpt.lines().filter(|line| !line.contains(part)).collect();
-    assert!(lines.len() < excerpt.lines().count(), "{part} is in the fixture");
+    let lines: Vec<&str> = excerpt
+        .lines()
+        .filter(|line| !line.contains(part))
+        .collect();
+    assert!(
+        lines.len() < excerpt.lines().count(),
+        "{part} is in the fixture"
+    );
     lines.join("\n")
 }
 
@@ -68,7 +90,10 @@ fn ttnn_0_81_1_has_its_fields_behind_a_pointer() {
     );
     assert_eq!(abi.fields.requested, 0);
     assert_eq!((abi.chip_vtable, abi.mesh_vtable), (0x16e_0780, 0x16e_55a0));
-    assert_eq!(abi.build_id.as_deref(), Some("23bb346fe8447951975aca3c3eb261b08372522d"));
+    assert_eq!(
+        abi.build_id.as_deref(),
+        Some("23bb346fe8447951975aca3c3eb261b08372522d")
+    );
 }
 
 #[test]
@@ -111,7 +136,10 @@ fn every_probe_point_of_both_releases_is_emulated_by_the_kernel() {
         ];
         for (kind, register) in entries {
             let point = point(&abi, kind);
-            assert_eq!((point.into, point.holder, &point.derefs[..]), (0, Holder::Register(register), &[][..]));
+            assert_eq!(
+                (point.into, point.holder, &point.derefs[..]),
+                (0, Holder::Register(register), &[][..])
+            );
         }
     }
 }
@@ -123,8 +151,15 @@ fn non_owning_buffers_are_seen_inside_create_once_they_have_their_address() {
         let abi = derive(excerpt).unwrap();
         let point = point(&abi, PointKind::Create);
         assert_eq!(point.into, into);
-        assert!(point.instruction.starts_with("call"), "{}", point.instruction);
-        assert_eq!((point.holder, &point.derefs[..]), (Holder::Register(register::R14), &[0][..]));
+        assert!(
+            point.instruction.starts_with("call"),
+            "{}",
+            point.instruction
+        );
+        assert_eq!(
+            (point.holder, &point.derefs[..]),
+            (Holder::Register(register::R14), &[0][..])
+        );
     }
 }
 
@@ -136,7 +171,12 @@ fn an_accessor_that_disagrees_with_the_constructor_is_refused() {
         assert!(code.starts_with("488b4710488b4008c3"));
         code.replacen("488b4008", "488b4048", 1)
     });
-    let Err(AbiError::Contradiction { field: "size", witnesses, code }) = derive(&forged) else {
+    let Err(AbiError::Contradiction {
+        field: "size",
+        witnesses,
+        code,
+    }) = derive(&forged)
+    else {
         panic!("{:?}", derive(&forged))
     };
     assert_eq!(witnesses[0].source, "Buffer::size (returns it)");
@@ -150,39 +190,83 @@ fn an_accessor_that_disagrees_with_the_constructor_is_refused() {
 fn fields_that_overlap_are_refused() {
     // is_allocated, address and deallocate_impl of ttnn 0.77.0 compare the byte at 0x48; let
     // deallocate's ownership byte lie there, too, and take the constructor's word away.
-    let forged = with_code(TTNN_0_77_0, "_ZN2tt8tt_metal6Buffer10deallocateEv", |code| {
-        assert!(code.starts_with("807f2b00"));
-        code.replacen("807f2b00", "807f4800", 1)
-    });
-    assert!(matches!(derive(&forged), Err(AbiError::Contradiction { field: "owns_data", .. })));
+    let forged = with_code(
+        TTNN_0_77_0,
+        "_ZN2tt8tt_metal6Buffer10deallocateEv",
+        |code| {
+            assert!(code.starts_with("807f2b00"));
+            code.replacen("807f2b00", "807f4800", 1)
+        },
+    );
+    assert!(matches!(
+        derive(&forged),
+        Err(AbiError::Contradiction {
+            field: "owns_data",
+            ..
+        })
+    ));
 }
 
 #[test]
 fn a_function_that_does_something_else_is_no_witness() {
     // `page_size` returns a constant: nothing to start from.
-    let forged = with_code(TTNN_0_77_0, "_ZNK2tt8tt_metal6Buffer9page_sizeEv", |_| "b808000000c3".into());
-    let Err(AbiError::Underivable { field: "page_size", code, .. }) = derive(&forged) else { panic!("derived") };
-    assert!(code.contains("Buffer::page_size") && code.contains("mov eax, 8"), "{code}");
+    let forged = with_code(TTNN_0_77_0, "_ZNK2tt8tt_metal6Buffer9page_sizeEv", |_| {
+        "b808000000c3".into()
+    });
+    let Err(AbiError::Underivable {
+        field: "page_size",
+        code,
+        ..
+    }) = derive(&forged)
+    else {
+        panic!("derived")
+    };
+    assert!(
+        code.contains("Buffer::page_size") && code.contains("mov eax, 8"),
+        "{code}"
+    );
 }
 
 #[test]
 fn a_field_without_any_witness_is_refused_with_the_code_that_was_read() {
     let only_noise = "c3";
     let mut forged = TTNN_0_77_0.to_owned();
-    for symbol in ["_ZNK2tt8tt_metal6Buffer10shard_specEv", "_ZN2tt8tt_metal6Buffer23get_buffer_page_mappingEv"] {
+    for symbol in [
+        "_ZNK2tt8tt_metal6Buffer10shard_specEv",
+        "_ZN2tt8tt_metal6Buffer23get_buffer_page_mappingEv",
+    ] {
         forged = with_code(&forged, symbol, |_| only_noise.into());
     }
-    let Err(AbiError::Underivable { field: "layout", code, .. }) = derive(&forged) else { panic!("derived") };
+    let Err(AbiError::Underivable {
+        field: "layout",
+        code,
+        ..
+    }) = derive(&forged)
+    else {
+        panic!("derived")
+    };
     assert!(code.contains("Buffer::shard_spec"), "{code}");
 }
 
 #[test]
 fn missing_functions_are_named() {
     for (part, name) in [
-        ("6Buffer9page_sizeEv", "tt::tt_metal::Buffer::page_size() const"),
-        ("14track_allocateEPKNS0_6BufferE 0x", "tt::tt_metal::GraphTracker::track_allocate(Buffer const*)"),
-        ("function _ZN2tt8tt_metal6BufferD", "tt::tt_metal::Buffer::~Buffer()"),
-        ("object _ZTVN2tt8tt_metal11distributed10MeshDeviceE", "vtable for tt::tt_metal::distributed::MeshDevice"),
+        (
+            "6Buffer9page_sizeEv",
+            "tt::tt_metal::Buffer::page_size() const",
+        ),
+        (
+            "14track_allocateEPKNS0_6BufferE 0x",
+            "tt::tt_metal::GraphTracker::track_allocate(Buffer const*)",
+        ),
+        (
+            "function _ZN2tt8tt_metal6BufferD",
+            "tt::tt_metal::Buffer::~Buffer()",
+        ),
+        (
+            "object _ZTVN2tt8tt_metal11distributed10MeshDeviceE",
+            "vtable for tt::tt_metal::distributed::MeshDevice",
+        ),
     ] {
         match derive(&without(TTNN_0_81_1, part)) {
             Err(AbiError::MissingSymbols { names }) => assert_eq!(names, [name]),
@@ -196,13 +280,17 @@ fn missing_functions_are_named() {
 fn no_code_whatever_upsets_the_interpreter() {
     let mut seed = 0x5eed_u64;
     let mut random = move || {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (seed >> 33) as usize
     };
     let genuine = fields(&derive(TTNN_0_81_1).unwrap());
     for round in 0..40 {
         let lines: Vec<&str> = TTNN_0_81_1.lines().collect();
-        let functions: Vec<usize> = (0..lines.len()).filter(|i| lines[*i].starts_with("function")).collect();
+        let functions: Vec<usize> = (0..lines.len())
+            .filter(|i| lines[*i].starts_with("function"))
+            .collect();
         let victim = functions[random() % functions.len()];
         let (head, code) = lines[victim].rsplit_once(' ').unwrap();
         let mut code = code.to_owned();
@@ -213,12 +301,22 @@ fn no_code_whatever_upsets_the_interpreter() {
         let forged: Vec<String> = lines
             .iter()
             .enumerate()
-            .map(|(i, line)| if i == victim { format!("{head} {code}") } else { (*line).to_owned() })
+            .map(|(i, line)| {
+                if i == victim {
+                    format!("{head} {code}")
+                } else {
+                    (*line).to_owned()
+                }
+            })
             .collect();
         if let Ok(abi) = derive(&forged.join("\n")) {
             // One function can't move a field that another one places; the rest may lose a witness.
-            for ((name, path, ..), (_, expected, _, witnesses)) in fields(&abi).iter().zip(&genuine) {
-                assert!(path == expected || *witnesses < 2, "round {round}: {name} at {path}: {head}");
+            for ((name, path, ..), (_, expected, _, witnesses)) in fields(&abi).iter().zip(&genuine)
+            {
+                assert!(
+                    path == expected || *witnesses < 2,
+                    "round {round}: {name} at {path}: {head}"
+                );
             }
         }
     }
@@ -227,10 +325,18 @@ fn no_code_whatever_upsets_the_interpreter() {
 #[test]
 fn what_is_no_such_library_is_refused_with_the_reason() {
     let told = |data: &[u8]| Abi::derive(data).unwrap_err().to_string();
-    assert!(told(b"").starts_with("not a readable ELF file"), "{}", told(b""));
+    assert!(
+        told(b"").starts_with("not a readable ELF file"),
+        "{}",
+        told(b"")
+    );
     assert!(told(b"#!/bin/sh\n").starts_with("not a readable ELF file"));
     let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
-    assert!(told(&own).contains("tt::tt_metal::Buffer::page_size() const"), "{}", told(&own));
+    assert!(
+        told(&own).contains("tt::tt_metal::Buffer::page_size() const"),
+        "{}",
+        told(&own)
+    );
     assert!(Abi::derive(&own[..own.len() / 3]).is_err());
     // The same header, for another machine (e_machine = AArch64) and of 32 bits (EI_CLASS).
     let mut arm = own;
@@ -245,5 +351,8 @@ fn what_is_no_such_library_is_refused_with_the_reason() {
 fn an_excerpt_keeps_what_the_linker_writes() {
     let image = Image::from_excerpt(TTNN_0_81_1);
     let table = image.address_of("_ZTVN2tt8tt_metal6DeviceE").unwrap();
-    assert_eq!(image.pointee(table + 16 + 0x18), Some(Pointee::Address(0xcb_9280)));
+    assert_eq!(
+        image.pointee(table + 16 + 0x18),
+        Some(Pointee::Address(0xcb_9280))
+    );
 }

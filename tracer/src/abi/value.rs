@@ -57,21 +57,29 @@ impl Value {
         match self {
             Self::Unknown => Self::Unknown,
             Self::Constant(value) => Self::Constant(value.wrapping_add(addend)),
-            Self::Symbolic { base, offset } => {
-                Self::Symbolic { base: base.clone(), offset: offset.wrapping_add(addend) }
-            }
+            Self::Symbolic { base, offset } => Self::Symbolic {
+                base: base.clone(),
+                offset: offset.wrapping_add(addend),
+            },
         }
     }
 
     /// What is known when either of two paths may have led here.
     pub fn join(&self, other: &Self) -> Self {
-        if self == other { self.clone() } else { Self::Unknown }
+        if self == other {
+            self.clone()
+        } else {
+            Self::Unknown
+        }
     }
 
     /// The memory that this value was read from, if it was and nothing was added.
     pub fn place(&self) -> Option<&Place> {
         match self {
-            Self::Symbolic { base: Base::Loaded(place), offset: 0 } => Some(place),
+            Self::Symbolic {
+                base: Base::Loaded(place),
+                offset: 0,
+            } => Some(place),
             _ => None,
         }
     }
@@ -81,9 +89,15 @@ impl Place {
     /// The path from what `root` points to, if this memory is reached from there by pointers only.
     pub fn path_from(&self, root: &Base) -> Option<FieldPath> {
         if self.base == *root {
-            return Some(FieldPath { derefs: Vec::new(), offset: self.offset, width: self.width });
+            return Some(FieldPath {
+                derefs: Vec::new(),
+                offset: self.offset,
+                width: self.width,
+            });
         }
-        let Base::Loaded(pointer) = &self.base else { return None };
+        let Base::Loaded(pointer) = &self.base else {
+            return None;
+        };
         if pointer.width != 8 {
             return None;
         }

@@ -35,11 +35,17 @@ impl Testimony<'_> {
         if paths.any(|other| other != path) {
             return None;
         }
-        Some(Witness { source: format!("{} ({what})", names::short(self.function.symbol)), path })
+        Some(Witness {
+            source: format!("{} ({what})", names::short(self.function.symbol)),
+            path,
+        })
     }
 
     fn actions(&self) -> impl Iterator<Item = &Action> {
-        self.analysis.observations().iter().map(|observation| &observation.what)
+        self.analysis
+            .observations()
+            .iter()
+            .map(|observation| &observation.what)
     }
 
     /// The field that an accessor returns, on each path.
@@ -61,20 +67,37 @@ impl Testimony<'_> {
         let depth = |path: &FieldPath| path.derefs.len();
         let reads: Vec<_> = reads.collect();
         let deepest = reads.iter().map(depth).max()?;
-        self.word("reads only it", reads.into_iter().filter(|path| depth(path) == deepest))
+        self.word(
+            "reads only it",
+            reads.into_iter().filter(|path| depth(path) == deepest),
+        )
     }
 
     /// The field of the object that is set to `value`.
-    pub fn stored(&self, what: &str, width: Option<u8>, value: &Value, except: &[&FieldPath]) -> Option<Witness> {
+    pub fn stored(
+        &self,
+        what: &str,
+        width: Option<u8>,
+        value: &Value,
+        except: &[&FieldPath],
+    ) -> Option<Witness> {
         let stores = self.actions().filter_map(|action| match action {
-            Action::Store { to: Some(base), offset, width: stored, value: v }
-                if v == value && width.is_none_or(|wanted| wanted == *stored) =>
-            {
-                self.path(&Place { base: base.clone(), offset: *offset, width: *stored })
-            }
+            Action::Store {
+                to: Some(base),
+                offset,
+                width: stored,
+                value: v,
+            } if v == value && width.is_none_or(|wanted| wanted == *stored) => self.path(&Place {
+                base: base.clone(),
+                offset: *offset,
+                width: *stored,
+            }),
             _ => None,
         });
-        self.word(what, stores.filter(|path| !except.iter().any(|other| other.same_place(path))))
+        self.word(
+            what,
+            stores.filter(|path| !except.iter().any(|other| other.same_place(path))),
+        )
     }
 
     /// The one-byte field that the function compares first, and with what.
@@ -86,9 +109,17 @@ impl Testimony<'_> {
     pub fn compared_bytes(&self, except: &[&FieldPath]) -> Vec<(Witness, i64)> {
         self.actions()
             .filter_map(|action| {
-                let Action::Compare { left, right: Value::Constant(constant) } = action else { return None };
+                let Action::Compare {
+                    left,
+                    right: Value::Constant(constant),
+                } = action
+                else {
+                    return None;
+                };
                 let place = left.place().filter(|place| place.width == 1)?;
-                let path = self.path(place).filter(|path| !except.iter().any(|other| other.same_place(path)))?;
+                let path = self
+                    .path(place)
+                    .filter(|path| !except.iter().any(|other| other.same_place(path)))?;
                 Some((self.word("compares it", [path])?, *constant))
             })
             .collect()
@@ -98,7 +129,15 @@ impl Testimony<'_> {
     /// compares the rest, or compares it with 1 or 2.
     pub fn range_checked(&self) -> Option<Witness> {
         let checked = self.actions().filter_map(|action| {
-            let Action::Compare { left: Value::Symbolic { base: Base::Loaded(place), offset }, right } = action else {
+            let Action::Compare {
+                left:
+                    Value::Symbolic {
+                        base: Base::Loaded(place),
+                        offset,
+                    },
+                right,
+            } = action
+            else {
                 return None;
             };
             let asks = match (offset, right) {
@@ -106,7 +145,9 @@ impl Testimony<'_> {
                 (0, Value::Constant(constant)) => matches!(constant, 1 | 2),
                 _ => false,
             };
-            (asks && place.width == 4).then(|| self.path(place)).flatten()
+            (asks && place.width == 4)
+                .then(|| self.path(place))
+                .flatten()
         });
         self.word("checks its range", checked)
     }
@@ -114,7 +155,10 @@ impl Testimony<'_> {
     /// The field that holds the object whose virtual function is called first.
     pub fn first_virtual_object(&self) -> Option<Witness> {
         let object = self.actions().find_map(|action| match action {
-            Action::Call { callee: Callee::Virtual { object, .. }, .. } => Some(object.place()?.clone()),
+            Action::Call {
+                callee: Callee::Virtual { object, .. },
+                ..
+            } => Some(object.place()?.clone()),
             _ => None,
         })?;
         self.word("calls its virtual function", self.path(&object))
@@ -123,12 +167,18 @@ impl Testimony<'_> {
     /// The field that is passed as the first argument to a member function of one of `classes`.
     pub fn passed_as_this(&self, classes: &[&str], method: &str) -> Option<Witness> {
         let passed = self.actions().filter_map(|action| match action {
-            Action::Call { callee: Callee::Named(name), arguments } if names::is_method(name, classes, method) => {
+            Action::Call {
+                callee: Callee::Named(name),
+                arguments,
+            } if names::is_method(name, classes, method) => {
                 Some(arguments[0].place().and_then(|place| self.path(place)))
             }
             _ => None,
         });
-        self.word(&format!("calls {method} on it"), passed.collect::<Option<Vec<_>>>()?)
+        self.word(
+            &format!("calls {method} on it"),
+            passed.collect::<Option<Vec<_>>>()?,
+        )
     }
 
     /// Results of calls to a member function of one of `classes`.
@@ -137,7 +187,10 @@ impl Testimony<'_> {
             .observations()
             .iter()
             .filter_map(|observation| match &observation.what {
-                Action::Call { callee: Callee::Named(name), .. } if names::is_method(name, classes, method) => {
+                Action::Call {
+                    callee: Callee::Named(name),
+                    ..
+                } if names::is_method(name, classes, method) => {
                     Some(Value::symbolic(Base::Result(observation.at)))
                 }
                 _ => None,
@@ -148,11 +201,14 @@ impl Testimony<'_> {
     /// Values read from a counter of the library by an atomic addition and stored in the object.
     pub fn counted(&self, variable: &str) -> Option<Witness> {
         let value = self.actions().find_map(|action| match action {
-            Action::Store { value: Value::Symbolic { base: Base::Counter(name), offset: 0 }, .. }
-                if name.contains(variable) =>
-            {
-                Some(Value::symbolic(Base::Counter(name.clone())))
-            }
+            Action::Store {
+                value:
+                    Value::Symbolic {
+                        base: Base::Counter(name),
+                        offset: 0,
+                    },
+                ..
+            } if name.contains(variable) => Some(Value::symbolic(Base::Counter(name.clone()))),
             _ => None,
         })?;
         self.stored(&format!("takes it from {variable}"), Some(8), &value, &[])
@@ -160,10 +216,18 @@ impl Testimony<'_> {
 
     /// The instruction that stores `value` as eight bytes at `offset` from whatever.
     pub fn store_at(&self, offset: i64, value: &Value) -> Option<u64> {
-        self.analysis.observations().iter().find_map(|observation| match &observation.what {
-            Action::Store { offset: at, width: 8, value: v, .. } if *at == offset && v == value => Some(observation.at),
-            _ => None,
-        })
+        self.analysis
+            .observations()
+            .iter()
+            .find_map(|observation| match &observation.what {
+                Action::Store {
+                    offset: at,
+                    width: 8,
+                    value: v,
+                    ..
+                } if *at == offset && v == value => Some(observation.at),
+                _ => None,
+            })
     }
 }
 

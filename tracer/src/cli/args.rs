@@ -46,7 +46,12 @@ pub struct Run {
     #[command(flatten)]
     pub tracing: Tracing,
     /// The command and its arguments; its input, output and exit code stay its own
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "COMMAND")]
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        required = true,
+        value_name = "COMMAND"
+    )]
     pub command: Vec<OsString>,
 }
 
@@ -106,7 +111,9 @@ pub struct Check {
 /// The size of a ring buffer: a power of two and a multiple of the page size, as the kernel wants.
 fn ring_size(text: &str) -> Result<u32, String> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let number: u64 = digits.parse().map_err(|_| format!("`{text}` doesn't begin with a number"))?;
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| format!("`{text}` doesn't begin with a number"))?;
     let shift = match text[digits.len()..].trim() {
         "" | "B" => 0,
         "K" | "KiB" => 10,
@@ -139,7 +146,16 @@ mod tests {
         assert_eq!(ring_size("4KiB"), Ok(4096));
         assert_eq!(ring_size("16MiB"), Ok(16 << 20));
         assert_eq!(ring_size("65536"), Ok(65536));
-        for wrong in ["", "KiB", "3MiB", "1KiB", "4GiB", "16MB", "-4KiB", "18446744073709551615GiB"] {
+        for wrong in [
+            "",
+            "KiB",
+            "3MiB",
+            "1KiB",
+            "4GiB",
+            "16MB",
+            "-4KiB",
+            "18446744073709551615GiB",
+        ] {
             assert!(ring_size(wrong).is_err(), "{wrong}");
         }
     }

@@ -52,12 +52,17 @@ pub async fn attach(options: Attach) -> Result<(), Failure> {
     let mut session = Session::new(options.tracing.ring_size, output)?;
     session.introduce(pid, Attached::Running)?;
     session.kernel.watch(pid, true)?;
-    let linker = (options.wait && !start(&mut session, pid)?).then(|| watch_linker(&mut session, pid)).transpose()?;
+    let linker = (options.wait && !start(&mut session, pid)?)
+        .then(|| watch_linker(&mut session, pid))
+        .transpose()?;
     // It may have been loaded while the linker was being watched.
     start(&mut session, pid)?;
     session.kernel.record(true)?;
     if !session.traces_anything() {
-        session.output.say(&format!("waiting for process {pid} to load {}", target::LIBRARY));
+        session.output.say(&format!(
+            "waiting for process {pid} to load {}",
+            target::LIBRARY
+        ));
     }
 
     let mut fetch = tokio::time::interval(FETCH);
@@ -89,7 +94,10 @@ pub async fn attach(options: Attach) -> Result<(), Failure> {
     if traced {
         Ok(())
     } else {
-        Err(Failure::new(Kind::NoLibrary, anyhow!("process {pid} never loaded {}", target::LIBRARY)))
+        Err(Failure::new(
+            Kind::NoLibrary,
+            anyhow!("process {pid} never loaded {}", target::LIBRARY),
+        ))
     }
 }
 
@@ -104,18 +112,29 @@ async fn wait_for_name(name: &str) -> Result<u32, Failure> {
 
 /// Puts probes on, and says so plainly where the process ended meanwhile.
 fn start(session: &mut Session, pid: u32) -> Result<bool, Failure> {
-    session.trace_libraries(pid).map_err(|failure| match Ended::of(pid) {
-        Ok(_) => failure,
-        Err(_) => Failure::new(Kind::Target, anyhow!("process {pid} ended while it was being attached to")),
-    })
+    session
+        .trace_libraries(pid)
+        .map_err(|failure| match Ended::of(pid) {
+            Ok(_) => failure,
+            Err(_) => Failure::new(
+                Kind::Target,
+                anyhow!("process {pid} ended while it was being attached to"),
+            ),
+        })
 }
 
-fn watch_linker(session: &mut Session, pid: u32) -> Result<Option<crate::probe::AttachedProbes>, Failure> {
+fn watch_linker(
+    session: &mut Session,
+    pid: u32,
+) -> Result<Option<crate::probe::AttachedProbes>, Failure> {
     match target::dynamic_linker(pid)? {
         Some(linker) => super::linker::attach(session, &linker).map(Some),
         None => Err(Failure::new(
             Kind::NoLibrary,
-            anyhow!("process {pid} is linked statically and can't load {}", target::LIBRARY),
+            anyhow!(
+                "process {pid} is linked statically and can't load {}",
+                target::LIBRARY
+            ),
         )),
     }
 }

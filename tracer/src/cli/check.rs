@@ -66,9 +66,14 @@ pub fn check(options: &Check) -> Result<ExitCode, Failure> {
         Some((library, failure)) => (Some(library), failure),
     };
     let failure = host.require().err().or(library_failure);
-    let report = Report { ok: failure.is_none(), host, library };
+    let report = Report {
+        ok: failure.is_none(),
+        host,
+        library,
+    };
     if options.json {
-        let text = serde_json::to_string_pretty(&report).map_err(|error| Failure::new(Kind::Output, error))?;
+        let text = serde_json::to_string_pretty(&report)
+            .map_err(|error| Failure::new(Kind::Output, error))?;
         println!("{text}");
     } else {
         print!("{}", text(&report));
@@ -80,23 +85,43 @@ fn library(options: &Check) -> Result<Option<(LibraryCheck, Option<Failure>)>, F
     let (path, release, data) = match (options.pid, &options.library) {
         (Some(pid), _) => {
             let file = target::libraries(pid)?.into_iter().next().ok_or_else(|| {
-                Failure::new(Kind::NoLibrary, anyhow!("process {pid} has no file called {}* mapped", target::LIBRARY))
+                Failure::new(
+                    Kind::NoLibrary,
+                    anyhow!(
+                        "process {pid} has no file called {}* mapped",
+                        target::LIBRARY
+                    ),
+                )
             })?;
-            (file.path.display().to_string(), file.release(), file.read()?)
+            (
+                file.path.display().to_string(),
+                file.release(),
+                file.read()?,
+            )
         }
         (None, Some(path)) => {
             let data = fs::read(path).map_err(|error| {
-                Failure::new(Kind::Target, anyhow!(error).context(format!("can't read {}", path.display())))
+                Failure::new(
+                    Kind::Target,
+                    anyhow!(error).context(format!("can't read {}", path.display())),
+                )
             })?;
             let absolute = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
-            (path.display().to_string(), target::wheel_release(&absolute), data)
+            (
+                path.display().to_string(),
+                target::wheel_release(&absolute),
+                data,
+            )
         }
         (None, None) => return Ok(None),
     };
     if let Some(to) = &options.excerpt {
         let text = abi::excerpt(&data)?;
         fs::write(to, text).map_err(|error| {
-            Failure::new(Kind::Output, anyhow!(error).context(format!("can't write {}", to.display())))
+            Failure::new(
+                Kind::Output,
+                anyhow!(error).context(format!("can't write {}", to.display())),
+            )
         })?;
     }
     let mut check = LibraryCheck {
@@ -143,7 +168,11 @@ impl LibraryCheck {
                 name: name.into(),
                 path: field.path.text(root),
                 width: field.path.width,
-                witnesses: field.witnesses.iter().map(|witness| witness.source.clone()).collect(),
+                witnesses: field
+                    .witnesses
+                    .iter()
+                    .map(|witness| witness.source.clone())
+                    .collect(),
             })
             .collect();
     }
@@ -152,39 +181,101 @@ impl LibraryCheck {
 fn text(report: &Report) -> String {
     let mut text = String::new();
     let mark = |good: bool| if good { "ok " } else { "NO " };
-    let HostCheck { kernel, arch, kernel_new_enough, uprobes, kernel_types, missing_capabilities, problems: _ } = &report.host;
+    let HostCheck {
+        kernel,
+        arch,
+        kernel_new_enough,
+        uprobes,
+        kernel_types,
+        missing_capabilities,
+        problems: _,
+    } = &report.host;
     let mut line = |good: bool, what: &str| {
         let _ = writeln!(text, "{}{what}", mark(good));
     };
-    line(*kernel_new_enough, &format!("kernel       Linux {kernel}, {arch}"));
+    line(
+        *kernel_new_enough,
+        &format!("kernel       Linux {kernel}, {arch}"),
+    );
     line(*uprobes, "uprobes      as perf events");
-    line(true, &format!("kernel types {}", if *kernel_types { "described (BTF)" } else { "not described: exit codes of attached processes stay unknown" }));
-    let privileges = if missing_capabilities.is_empty() { "enough".to_owned() } else { format!("missing {}", missing_capabilities.join(", ")) };
-    line(missing_capabilities.is_empty(), &format!("privileges   {privileges}"));
+    line(
+        true,
+        &format!(
+            "kernel types {}",
+            if *kernel_types {
+                "described (BTF)"
+            } else {
+                "not described: exit codes of attached processes stay unknown"
+            }
+        ),
+    );
+    let privileges = if missing_capabilities.is_empty() {
+        "enough".to_owned()
+    } else {
+        format!("missing {}", missing_capabilities.join(", "))
+    };
+    line(
+        missing_capabilities.is_empty(),
+        &format!("privileges   {privileges}"),
+    );
     if let Some(library) = &report.library {
-        let release = library.release.as_deref().map(|release| format!(" (ttnn {release})")).unwrap_or_default();
-        line(library.problem.is_none(), &format!("library      {}{release}", library.path));
+        let release = library
+            .release
+            .as_deref()
+            .map(|release| format!(" (ttnn {release})"))
+            .unwrap_or_default();
+        line(
+            library.problem.is_none(),
+            &format!("library      {}{release}", library.path),
+        );
         if library.problem.is_none() {
-            line(true, &format!("build id     {}", library.build_id.as_deref().unwrap_or("none")));
+            line(
+                true,
+                &format!(
+                    "build id     {}",
+                    library.build_id.as_deref().unwrap_or("none")
+                ),
+            );
             let _ = writeln!(text, "\nprobe points");
             for point in &library.probe_points {
-                let place = if point.into == 0 { point.function.clone() } else { format!("{}+{:#x}", point.function, point.into) };
-                let _ = writeln!(text, "   {:<10} {place:<40} {:<14} {}", point.kind, point.instruction, point.cost);
+                let place = if point.into == 0 {
+                    point.function.clone()
+                } else {
+                    format!("{}+{:#x}", point.function, point.into)
+                };
+                let _ = writeln!(
+                    text,
+                    "   {:<10} {place:<40} {:<14} {}",
+                    point.kind, point.instruction, point.cost
+                );
             }
             let _ = writeln!(text, "\nfields");
             for field in &library.fields {
-                let _ = writeln!(text, "   {:<12} {:<28} {} bytes", field.name, field.path, field.width);
+                let _ = writeln!(
+                    text,
+                    "   {:<12} {:<28} {} bytes",
+                    field.name, field.path, field.width
+                );
                 for witness in &field.witnesses {
                     let _ = writeln!(text, "                {witness}");
                 }
             }
         }
     }
-    let problems = report.host.problems.iter().chain(report.library.iter().filter_map(|library| library.problem.as_ref()));
+    let problems = report.host.problems.iter().chain(
+        report
+            .library
+            .iter()
+            .filter_map(|library| library.problem.as_ref()),
+    );
     let mut problems = problems.peekable();
     text.push('\n');
     if problems.peek().is_none() {
-        let what = if report.library.is_some() { "this library can be traced here" } else { "tracing can work here; --pid or --library looks at a library too" };
+        let what = if report.library.is_some() {
+            "this library can be traced here"
+        } else {
+            "tracing can work here; --pid or --library looks at a library too"
+        };
         let _ = writeln!(text, "{what}");
     }
     for problem in problems {

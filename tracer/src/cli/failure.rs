@@ -2,7 +2,9 @@
 
 use std::{fmt, process::ExitCode};
 
-use crate::{abi::AbiError, probe::ProbeError, report::WriteError, stream::PlanError, target::TargetError};
+use crate::{
+    abi::AbiError, probe::ProbeError, report::WriteError, stream::PlanError, target::TargetError,
+};
 
 /// Why the program ends without having done what it was asked to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +34,10 @@ pub struct Failure {
 
 impl Failure {
     pub fn new(kind: Kind, error: impl Into<anyhow::Error>) -> Self {
-        Self { kind, error: error.into() }
+        Self {
+            kind,
+            error: error.into(),
+        }
     }
 
     pub fn code(&self) -> ExitCode {
@@ -69,7 +74,11 @@ impl From<TargetError> for Failure {
     fn from(error: TargetError) -> Self {
         let kind = match &error {
             TargetError::NotAllowed { .. } => Kind::Host,
-            TargetError::File { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => Kind::Host,
+            TargetError::File { source, .. }
+                if source.kind() == std::io::ErrorKind::PermissionDenied =>
+            {
+                Kind::Host
+            }
             _ => Kind::Target,
         };
         Self::new(kind, error)

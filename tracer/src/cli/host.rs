@@ -30,14 +30,19 @@ impl HostCheck {
         let mut problems = Vec::new();
         let kernel_new_enough = version.is_none_or(|version| version >= OLDEST);
         if !kernel_new_enough {
-            problems.push(format!("Linux {} is too old: {}.{} or newer is needed", host.kernel, OLDEST.0, OLDEST.1));
+            problems.push(format!(
+                "Linux {} is too old: {}.{} or newer is needed",
+                host.kernel, OLDEST.0, OLDEST.1
+            ));
         }
         if host.arch != "x86_64" {
             problems.push(format!("this is {}: only x86_64 can be traced", host.arch));
         }
         let uprobes = supports_uprobes();
         if !uprobes {
-            problems.push("this kernel has no uprobes (CONFIG_UPROBE_EVENTS), or /sys isn't mounted".into());
+            problems.push(
+                "this kernel has no uprobes (CONFIG_UPROBE_EVENTS), or /sys isn't mounted".into(),
+            );
         }
         let missing_capabilities = missing_capabilities();
         if !missing_capabilities.is_empty() {
@@ -71,7 +76,11 @@ impl HostCheck {
 pub fn describe() -> Host {
     let name = uname();
     let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
-    Host { hostname: text(name.nodename()), kernel: text(name.release()), arch: text(name.machine()) }
+    Host {
+        hostname: text(name.nodename()),
+        kernel: text(name.release()),
+        arch: text(name.machine()),
+    }
 }
 
 fn version(release: &str) -> Option<(u32, u32)> {

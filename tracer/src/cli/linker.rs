@@ -16,7 +16,9 @@ const FUNCTION: &str = "_dl_debug_state";
 /// When the linker is not glibc's, or can't be probed.
 pub fn attach(session: &mut Session, linker: &MappedFile) -> Result<AttachedProbes, Failure> {
     let data = linker.read()?;
-    let offset = Image::parse(&data).ok().and_then(|image| image.file_offset(image.address_of(FUNCTION)?));
+    let offset = Image::parse(&data)
+        .ok()
+        .and_then(|image| image.file_offset(image.address_of(FUNCTION)?));
     let offset = offset.ok_or_else(|| {
         let symbols = object::File::parse(&*data).map(|file| file.dynamic_symbols().filter(|s| s.is_definition()).count());
         Failure::new(
@@ -29,5 +31,7 @@ pub fn attach(session: &mut Session, linker: &MappedFile) -> Result<AttachedProb
             ),
         )
     })?;
-    Ok(session.kernel.attach_linker(&linker.open_path(), offset, linker.pid)?)
+    Ok(session
+        .kernel
+        .attach_linker(&linker.open_path(), offset, linker.pid)?)
 }

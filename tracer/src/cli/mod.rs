@@ -26,16 +26,26 @@ pub fn main() -> ExitCode {
     if let Command::ExecHeld { command } = &arguments.command {
         return tell(&run::exec_held(command));
     }
-    let filter = EnvFilter::try_from_env("TT_MEMTRACE_LOG").unwrap_or_else(|_| EnvFilter::new("warn,aya=error"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).without_time().with_target(false).init();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let filter = EnvFilter::try_from_env("TT_MEMTRACE_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("warn,aya=error"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .without_time()
+        .with_target(false)
+        .init();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return tell(&Failure::new(Kind::Host, error)),
     };
     let result = match arguments.command {
         Command::Run(options) => runtime.block_on(run::run(options)),
-        Command::Attach(options) => runtime.block_on(attach::attach(options)).map(|()| ExitCode::SUCCESS),
+        Command::Attach(options) => runtime
+            .block_on(attach::attach(options))
+            .map(|()| ExitCode::SUCCESS),
         Command::Check(options) => check::check(&options),
         Command::ExecHeld { .. } => Ok(ExitCode::SUCCESS),
     };

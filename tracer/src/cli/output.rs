@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{args::Tracing, failure::{Failure, Kind}};
+use super::{
+    args::Tracing,
+    failure::{Failure, Kind},
+};
 use crate::{
     ledger::{Event, Outcome},
     report::{self, Summary, TableOptions, check_writable, open_lines, write_json, write_json_to},
@@ -31,11 +34,18 @@ impl Output {
             check_writable(path)?;
         }
         let events = match options.events.as_deref() {
-            Some(path) if is_stdout(path) => Some(BufWriter::new(Box::new(io::stdout()) as Box<dyn Write + Send>)),
+            Some(path) if is_stdout(path) => Some(BufWriter::new(
+                Box::new(io::stdout()) as Box<dyn Write + Send>
+            )),
             Some(path) => Some(open_lines(path)?),
             None => None,
         };
-        Ok(Self { summary, events, quiet: options.quiet, failed: None })
+        Ok(Self {
+            summary,
+            events,
+            quiet: options.quiet,
+            failed: None,
+        })
     }
 
     /// A line for the person who waits.
@@ -52,7 +62,9 @@ impl Output {
 
     /// Writes an event's lines to the log.
     pub fn event(&mut self, event: &Event, outcome: &Outcome) {
-        let Some(writer) = &mut self.events else { return };
+        let Some(writer) = &mut self.events else {
+            return;
+        };
         if let Err(error) = report::write_lines(writer, event, outcome) {
             self.events = None;
             self.warn(&format!("the events can't be written any more: {error}"));
@@ -77,10 +89,13 @@ impl Output {
         self.flush();
         if !self.quiet {
             let stderr = io::stderr();
-            let colour = stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+            let colour = stderr.is_terminal()
+                && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
             let width = stderr.is_terminal().then(terminal_width).flatten();
             // A reader that went away isn't worth failing for: the JSON is what counts.
-            let _ = stderr.lock().write_all(report::table(summary, TableOptions { colour, width }).as_bytes());
+            let _ = stderr
+                .lock()
+                .write_all(report::table(summary, TableOptions { colour, width }).as_bytes());
         }
         match self.summary.as_deref() {
             Some(path) if is_stdout(path) => write_json_to(&mut io::stdout().lock(), summary)?,
@@ -88,7 +103,10 @@ impl Output {
             None => {}
         }
         match self.failed {
-            Some(error) => Err(Failure::new(Kind::Output, anyhow::Error::new(error).context("the events are incomplete"))),
+            Some(error) => Err(Failure::new(
+                Kind::Output,
+                anyhow::Error::new(error).context("the events are incomplete"),
+            )),
             None => Ok(()),
         }
     }
@@ -99,5 +117,8 @@ fn is_stdout(path: &Path) -> bool {
 }
 
 fn terminal_width() -> Option<u16> {
-    rustix::termios::tcgetwinsize(io::stderr()).ok().map(|size| size.ws_col).filter(|columns| *columns > 0)
+    rustix::termios::tcgetwinsize(io::stderr())
+        .ok()
+        .map(|size| size.ws_col)
+        .filter(|columns| *columns > 0)
 }

@@ -47,7 +47,11 @@ pub async fn run(options: Run) -> Result<ExitCode, Failure> {
     let mut requests = signals::requests().map_err(|error| Failure::new(Kind::Host, error))?;
     let mut session = Session::new(options.tracing.ring_size, output)?;
     let (child, pid) = start(&options.command)?;
-    let mut held = Held { pid, linkers: Vec::new(), failure: None };
+    let mut held = Held {
+        pid,
+        linkers: Vec::new(),
+        failure: None,
+    };
     session.introduce(pid.as_raw_nonzero().get().unsigned_abs(), Attached::Start)?;
     session.kernel.watch(held.pid(), true)?;
     session.kernel.hold(held.pid(), true)?;
@@ -143,7 +147,9 @@ impl Held {
         };
         if let Err(failure) = looked {
             // Without tracing, but unharmed.
-            session.output.warn(&format!("the command goes on untraced: {failure}"));
+            session
+                .output
+                .warn(&format!("the command goes on untraced: {failure}"));
             let _ = session.kernel.hold(self.pid(), false);
             self.failure.get_or_insert(failure);
         }
@@ -152,8 +158,14 @@ impl Held {
 
     fn executed(&mut self, session: &mut Session) -> Result<(), Failure> {
         session.introduce(self.pid(), Attached::Start)?;
-        let Some(linker) = target::dynamic_linker(self.pid())? else { return Ok(()) };
-        if !self.linkers.iter().any(|(known, _)| known.file == linker.file) {
+        let Some(linker) = target::dynamic_linker(self.pid())? else {
+            return Ok(());
+        };
+        if !self
+            .linkers
+            .iter()
+            .any(|(known, _)| known.file == linker.file)
+        {
             let probes = linker::attach(session, &linker)?;
             self.linkers.push((linker, probes));
         }
@@ -185,19 +197,38 @@ fn can_be_started(command: &[OsString]) -> Result<(), Failure> {
     let shown = name.to_string_lossy();
     let path = Path::new(name);
     Err(if path.is_dir() {
-        Failure::new(Kind::CannotStart, anyhow!("{shown} is a directory, not a command"))
+        Failure::new(
+            Kind::CannotStart,
+            anyhow!("{shown} is a directory, not a command"),
+        )
     } else if path.components().count() > 1 && path.exists() {
-        Failure::new(Kind::CannotStart, anyhow!("{shown} isn't executable (chmod +x, or name its interpreter first)"))
+        Failure::new(
+            Kind::CannotStart,
+            anyhow!("{shown} isn't executable (chmod +x, or name its interpreter first)"),
+        )
     } else {
-        Failure::new(Kind::NoCommand, anyhow!("there is no command {shown}: check the spelling and PATH"))
+        Failure::new(
+            Kind::NoCommand,
+            anyhow!("there is no command {shown}: check the spelling and PATH"),
+        )
     })
 }
 
 /// Starts the copy of this program that stops itself and then becomes the command.
 fn start(command: &[OsString]) -> Result<(Child, Pid), Failure> {
-    let failed = |error: io::Error| Failure::new(Kind::CannotStart, anyhow!(error).context("can't start a process"));
+    let failed = |error: io::Error| {
+        Failure::new(
+            Kind::CannotStart,
+            anyhow!(error).context("can't start a process"),
+        )
+    };
     let own = std::env::current_exe().map_err(failed)?;
-    let child = Command::new(own).arg("exec-held").arg("--").args(command).spawn().map_err(failed)?;
+    let child = Command::new(own)
+        .arg("exec-held")
+        .arg("--")
+        .args(command)
+        .spawn()
+        .map_err(failed)?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or_else(|| failed(io::Error::other("a process without a number")))?;
     waitid(WaitId::Pid(pid), WaitIdOptions::STOPPED).map_err(|error| failed(error.into()))?;
@@ -213,8 +244,15 @@ pub fn exec_held(command: &[OsString]) -> Failure {
         return Failure::new(Kind::CannotStart, anyhow!(error).context("can't stop"));
     }
     let error = Command::new(&command[0]).args(&command[1..]).exec();
-    let kind = if error.kind() == io::ErrorKind::NotFound { Kind::NoCommand } else { Kind::CannotStart };
-    Failure::new(kind, anyhow!(error).context(format!("can't execute {}", command[0].to_string_lossy())))
+    let kind = if error.kind() == io::ErrorKind::NotFound {
+        Kind::NoCommand
+    } else {
+        Kind::CannotStart
+    };
+    Failure::new(
+        kind,
+        anyhow!(error).context(format!("can't execute {}", command[0].to_string_lossy())),
+    )
 }
 
 fn wait_in_background(mut child: Child) -> oneshot::Receiver<io::Result<ExitStatus>> {
@@ -234,11 +272,19 @@ fn unwrapped(status: Result<io::Result<ExitStatus>, RecvError>) -> Result<ExitSt
 }
 
 fn exit(status: ExitStatus) -> Option<Exit> {
-    status.code().map(Exit::Code).or_else(|| status.signal().map(Exit::Signal))
+    status
+        .code()
+        .map(Exit::Code)
+        .or_else(|| status.signal().map(Exit::Signal))
 }
 
 /// As a shell tells it: the code, or 128 and the signal's number.
 fn exit_code(status: ExitStatus) -> ExitCode {
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
-    ExitCode::from(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX))
+    let code = status
+        .code()
+        .or_else(|| status.signal().map(|signal| 128 + signal));
+    ExitCode::from(
+        code.and_then(|code| u8::try_from(code).ok())
+            .unwrap_or(u8::MAX),
+    )
 }

@@ -78,9 +78,22 @@ impl Session {
     /// # Errors
     /// When there is no such process.
     pub fn introduce(&mut self, pid: u32, attached: Attached) -> Result<(), Failure> {
-        let Identity { pid, comm, command_line } = Identity::of(pid)?;
+        let Identity {
+            pid,
+            comm,
+            command_line,
+        } = Identity::of(pid)?;
         let library = self.processes.remove(&pid).and_then(|known| known.library);
-        self.processes.insert(pid, ProcessFacts { pid, comm, command_line, attached, library });
+        self.processes.insert(
+            pid,
+            ProcessFacts {
+                pid,
+                comm,
+                command_line,
+                attached,
+                library,
+            },
+        );
         Ok(())
     }
 
@@ -92,7 +105,9 @@ impl Session {
     pub fn trace_libraries(&mut self, pid: u32) -> Result<bool, Failure> {
         let mut any = false;
         for file in target::libraries(pid)? {
-            let is_this = |(traced, _): &(MappedFile, AttachedProbes)| traced.pid == pid && traced.file == file.file;
+            let is_this = |(traced, _): &(MappedFile, AttachedProbes)| {
+                traced.pid == pid && traced.file == file.file
+            };
             if !self.traced.iter().any(is_this) {
                 self.trace(file)?;
             }
@@ -104,13 +119,20 @@ impl Session {
     fn trace(&mut self, file: MappedFile) -> Result<(), Failure> {
         let pid = file.pid;
         let path = file.path.display().to_string();
-        let abi = Abi::derive(&file.read()?)
-            .map_err(|error| Failure::new(Kind::Library, anyhow!(error).context(format!("{path} can't be traced"))))?;
+        let abi = Abi::derive(&file.read()?).map_err(|error| {
+            Failure::new(
+                Kind::Library,
+                anyhow!(error).context(format!("{path} can't be traced")),
+            )
+        })?;
         let points: Vec<ProbePoint> = self
             .stream
             .add(&abi, file.start.wrapping_sub(abi.first_address))?
             .into_iter()
-            .map(|(file_offset, capture)| ProbePoint { file_offset, capture })
+            .map(|(file_offset, capture)| ProbePoint {
+                file_offset,
+                capture,
+            })
             .collect();
         let probes = self.kernel.attach(&file.open_path(), pid, &points)?;
         let library = Library {
@@ -124,9 +146,19 @@ impl Session {
                 .map(|(name, root, field)| (name.to_owned(), field.path.text(root)))
                 .collect(),
         };
-        let facts = self.processes.entry(pid).or_insert_with(|| ProcessFacts::unknown(pid));
-        let named = library.release.as_deref().map(|release| format!("ttnn {release}, ")).unwrap_or_default();
-        let build_id = library.build_id.as_deref().map_or("without build id", |id| id.get(..12).unwrap_or(id));
+        let facts = self
+            .processes
+            .entry(pid)
+            .or_insert_with(|| ProcessFacts::unknown(pid));
+        let named = library
+            .release
+            .as_deref()
+            .map(|release| format!("ttnn {release}, "))
+            .unwrap_or_default();
+        let build_id = library
+            .build_id
+            .as_deref()
+            .map_or("without build id", |id| id.get(..12).unwrap_or(id));
         self.output.say(&format!(
             "tracing {} (pid {pid}): {named}{} {build_id}, {} probes",
             facts.comm,
@@ -144,7 +176,15 @@ impl Session {
     /// # Errors
     /// When the kernel's counters can't be read.
     pub fn fetch(&mut self) -> Result<Vec<Decoded>, Failure> {
-        let Self { kernel, stream, ledger, output, undecodable, exits, .. } = self;
+        let Self {
+            kernel,
+            stream,
+            ledger,
+            output,
+            undecodable,
+            exits,
+            ..
+        } = self;
         let mut controls = Vec::new();
         let mut unread = 0;
         let mut last = None;
@@ -177,7 +217,12 @@ impl Session {
     }
 
     fn apply(&mut self, pid: u32, tid: u32, kind: EventKind) {
-        let event = Event { pid, tid, time: self.now(), kind };
+        let event = Event {
+            pid,
+            tid,
+            time: self.now(),
+            kind,
+        };
         let outcome = self.ledger.apply(&event);
         self.output.event(&event, &outcome);
     }
@@ -207,7 +252,10 @@ impl Session {
         self.kernel.record(false)?;
         self.fetch()?;
         let facts = Facts {
-            tool: Tool { name: "tt-memtrace".into(), version: env!("CARGO_PKG_VERSION").into() },
+            tool: Tool {
+                name: "tt-memtrace".into(),
+                version: env!("CARGO_PKG_VERSION").into(),
+            },
             host: host::describe(),
             started_at: self.started_at,
             duration: Duration::from_nanos(self.now().0),
@@ -220,5 +268,6 @@ impl Session {
 /// `CLOCK_MONOTONIC`, which the kernel side stamps records with (`bpf_ktime_get_ns`).
 fn monotonic_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
-    u64::try_from(now.tv_sec).unwrap_or_default() * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or_default()
+    u64::try_from(now.tv_sec).unwrap_or_default() * 1_000_000_000
+        + u64::try_from(now.tv_nsec).unwrap_or_default()
 }

@@ -3,11 +3,11 @@
 use std::{io, thread};
 
 use rustix::process::Signal;
+use signal_hook::low_level::siginfo::Cause;
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::{SignalsInfo, exfiltrator::origin::WithOrigin},
 };
-use signal_hook::low_level::siginfo::Cause;
 use tokio::sync::mpsc;
 
 /// A request to stop.
@@ -26,18 +26,26 @@ pub struct Request {
 pub fn requests() -> io::Result<mpsc::UnboundedReceiver<Request>> {
     let mut signals = SignalsInfo::<WithOrigin>::new([SIGINT, SIGTERM, SIGHUP])?;
     let (sender, receiver) = mpsc::unbounded_channel();
-    thread::Builder::new().name("signals".into()).spawn(move || {
-        for origin in &mut signals {
-            let signal = match origin.signal {
-                SIGINT => Signal::INT,
-                SIGTERM => Signal::TERM,
-                _ => Signal::HUP,
-            };
-            let from_process = matches!(origin.cause, Cause::Sent(_));
-            if sender.send(Request { signal, from_process }).is_err() {
-                break;
+    thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for origin in &mut signals {
+                let signal = match origin.signal {
+                    SIGINT => Signal::INT,
+                    SIGTERM => Signal::TERM,
+                    _ => Signal::HUP,
+                };
+                let from_process = matches!(origin.cause, Cause::Sent(_));
+                if sender
+                    .send(Request {
+                        signal,
+                        from_process,
+                    })
+                    .is_err()
+                {
+                    break;
+                }
             }
-        }
-    })?;
+        })?;
     Ok(receiver)
 }

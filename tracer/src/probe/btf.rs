@@ -9,11 +9,14 @@ const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 /// the kernel doesn't describe itself: then a traced process's exit code stays unknown.
 pub fn exit_code_offset() -> Option<u64> {
     let btf = Btf::from_file(VMLINUX).ok()?;
-    btf.resolve_types_by_name("task_struct").ok()?.iter().find_map(|kind| match kind {
-        Type::Struct(task) => member_bits(&btf, task, "exit_code"),
-        _ => None,
-    })
-    .map(|bits| u64::from(bits) / 8)
+    btf.resolve_types_by_name("task_struct")
+        .ok()?
+        .iter()
+        .find_map(|kind| match kind {
+            Type::Struct(task) => member_bits(&btf, task, "exit_code"),
+            _ => None,
+        })
+        .map(|bits| u64::from(bits) / 8)
 }
 
 /// Offset in bits of a member, looked for in anonymous structures and unions too (a kernel with
@@ -49,6 +52,9 @@ mod tests {
             return;
         }
         let offset = exit_code_offset().expect("task_struct has an exit_code");
-        assert!(offset > 0 && offset < 64 * 1024 && offset.is_multiple_of(4), "{offset:#x}");
+        assert!(
+            offset > 0 && offset < 64 * 1024 && offset.is_multiple_of(4),
+            "{offset:#x}"
+        );
     }
 }

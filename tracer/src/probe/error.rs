@@ -18,7 +18,10 @@ pub enum ProbeError {
 
     /// The committed object lacks a part that this program expects of it.
     #[error("the embedded BPF object has no {kind} `{name}`: rebuild it with `cargo xtask ebpf`")]
-    Missing { kind: &'static str, name: &'static str },
+    Missing {
+        kind: &'static str,
+        name: &'static str,
+    },
 
     /// A map couldn't be used.
     #[error("BPF map `{map}`: {source}")]

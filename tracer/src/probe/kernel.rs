@@ -20,7 +20,8 @@ use tracer_common::{Capture, MAX_CAPTURES, Plain, counter, setting};
 use super::{ProbeError, btf};
 
 /// The object that `cargo xtask ebpf` makes from `tracer-ebpf`.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/tracer.bpf.o"));
+static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/tracer.bpf.o"));
 
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -79,7 +80,9 @@ impl Kernel {
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("EVENTS", ring_bytes)
             .load(OBJECT)
-            .map_err(|source| ProbeError::Load { source: Box::new(source) })?;
+            .map_err(|source| ProbeError::Load {
+                source: Box::new(source),
+            })?;
         let logger = match EbpfLogger::init(&mut ebpf) {
             Ok(logger) => Some(logger),
             Err(error) => {
@@ -89,25 +92,49 @@ impl Kernel {
         };
         let events = ebpf
             .take_map("EVENTS")
-            .ok_or(ProbeError::Missing { kind: "map", name: "EVENTS" })
-            .and_then(|map| RingBuf::try_from(map).map_err(|source| ProbeError::Map { map: "EVENTS", source }))?;
+            .ok_or(ProbeError::Missing {
+                kind: "map",
+                name: "EVENTS",
+            })
+            .and_then(|map| {
+                RingBuf::try_from(map).map_err(|source| ProbeError::Map {
+                    map: "EVENTS",
+                    source,
+                })
+            })?;
         // SAFETY: the map owns its descriptor, keeps it open and returns the same one until it is
         // dropped, which the `AsyncFd` that owns it does after it deregistered.
         let events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) }
             .map_err(|error| ProbeError::Wait(error.into_parts().1))?;
-        let mut kernel = Self { ebpf, events, logger, captures: 0 };
+        let mut kernel = Self {
+            ebpf,
+            events,
+            logger,
+            captures: 0,
+        };
         match btf::exit_code_offset() {
             Some(offset) => kernel.set(setting::EXIT_CODE_OFFSET, offset)?,
-            None => tracing::warn!("this kernel doesn't describe its types: exit codes stay unknown"),
+            None => {
+                tracing::warn!("this kernel doesn't describe its types: exit codes stay unknown")
+            }
         }
         for program in ["capture", "linked"] {
             let program_data: &mut UProbe = kernel.program(program)?;
-            program_data.load().map_err(|source| program_error(program, source))?;
+            program_data
+                .load()
+                .map_err(|source| program_error(program, source))?;
         }
-        for (program, tracepoint) in [("exited", "sched_process_exit"), ("executed", "sched_process_exec")] {
+        for (program, tracepoint) in [
+            ("exited", "sched_process_exit"),
+            ("executed", "sched_process_exec"),
+        ] {
             let program_data: &mut RawTracePoint = kernel.program(program)?;
-            program_data.load().map_err(|source| program_error(program, source))?;
-            program_data.attach(tracepoint).map_err(|source| program_error(program, source))?;
+            program_data
+                .load()
+                .map_err(|source| program_error(program, source))?;
+            program_data
+                .attach(tracepoint)
+                .map_err(|source| program_error(program, source))?;
         }
         Ok(kernel)
     }
@@ -118,20 +145,29 @@ impl Kernel {
     {
         self.ebpf
             .program_mut(name)
-            .ok_or(ProbeError::Missing { kind: "program", name })?
+            .ok_or(ProbeError::Missing {
+                kind: "program",
+                name,
+            })?
             .try_into()
             .map_err(|source| program_error(name, source))
     }
 
     fn array<T: Pod>(&mut self, name: &'static str) -> Result<Array<&mut MapData, T>, ProbeError> {
-        let map = self.ebpf.map_mut(name).ok_or(ProbeError::Missing { kind: "map", name })?;
+        let map = self
+            .ebpf
+            .map_mut(name)
+            .ok_or(ProbeError::Missing { kind: "map", name })?;
         Array::try_from(map).map_err(|source| ProbeError::Map { map: name, source })
     }
 
     fn set(&mut self, index: u32, value: u64) -> Result<(), ProbeError> {
         self.array::<u64>("SETTINGS")?
             .set(index, value, 0)
-            .map_err(|source| ProbeError::Map { map: "SETTINGS", source })
+            .map_err(|source| ProbeError::Map {
+                map: "SETTINGS",
+                source,
+            })
     }
 
     /// Lets the probes record, or makes them pass at once.
@@ -145,7 +181,10 @@ impl Kernel {
         pid: u32,
         member: bool,
     ) -> Result<(), ProbeError> {
-        let map = self.ebpf.map_mut(name).ok_or(ProbeError::Missing { kind: "map", name })?;
+        let map = self
+            .ebpf
+            .map_mut(name)
+            .ok_or(ProbeError::Missing { kind: "map", name })?;
         let mut set: HashMap<_, u32, u8> =
             HashMap::try_from(map).map_err(|source| ProbeError::Map { map: name, source })?;
         let result = if member {
@@ -177,25 +216,49 @@ impl Kernel {
     ///
     /// # Errors
     /// When there are too many, or the kernel refuses one; those that were already on come off.
-    pub fn attach(&mut self, library: &Path, pid: u32, points: &[ProbePoint]) -> Result<AttachedProbes, ProbeError> {
+    pub fn attach(
+        &mut self,
+        library: &Path,
+        pid: u32,
+        points: &[ProbePoint],
+    ) -> Result<AttachedProbes, ProbeError> {
         if self.captures + points.len() > MAX_CAPTURES as usize {
-            return Err(ProbeError::Full { wanted: points.len(), used: self.captures });
+            return Err(ProbeError::Full {
+                wanted: points.len(),
+                used: self.captures,
+            });
         }
         let mut attached = AttachedProbes { links: Vec::new() };
         for point in points {
             let cookie = self.captures as u32;
             self.array("CAPTURES")?
                 .set(cookie, MapValue(point.capture), 0)
-                .map_err(|source| ProbeError::Map { map: "CAPTURES", source })?;
+                .map_err(|source| ProbeError::Map {
+                    map: "CAPTURES",
+                    source,
+                })?;
             self.captures += 1;
-            attached.links.push(self.uprobe("capture", library, point.file_offset, pid, u64::from(cookie))?);
+            attached.links.push(self.uprobe(
+                "capture",
+                library,
+                point.file_offset,
+                pid,
+                u64::from(cookie),
+            )?);
         }
         Ok(attached)
     }
 
     /// Puts the probe that reports loaded libraries on a dynamic linker's `_dl_debug_state`.
-    pub fn attach_linker(&mut self, linker: &Path, file_offset: u64, pid: u32) -> Result<AttachedProbes, ProbeError> {
-        Ok(AttachedProbes { links: vec![self.uprobe("linked", linker, file_offset, pid, 0)?] })
+    pub fn attach_linker(
+        &mut self,
+        linker: &Path,
+        file_offset: u64,
+        pid: u32,
+    ) -> Result<AttachedProbes, ProbeError> {
+        Ok(AttachedProbes {
+            links: vec![self.uprobe("linked", linker, file_offset, pid, 0)?],
+        })
     }
 
     fn uprobe(
@@ -226,7 +289,10 @@ impl Kernel {
     pub fn lost(&mut self) -> Result<u64, ProbeError> {
         self.array::<u64>("COUNTERS")?
             .get(&counter::LOST, 0)
-            .map_err(|source| ProbeError::Map { map: "COUNTERS", source })
+            .map_err(|source| ProbeError::Map {
+                map: "COUNTERS",
+                source,
+            })
     }
 
     /// Gives every record that waits in the ring buffer to `each`, and the kernel side's
@@ -259,7 +325,10 @@ impl AsRawFd for Kernel {
 }
 
 fn program_error(program: &'static str, source: aya::programs::ProgramError) -> ProbeError {
-    ProbeError::Program { program, source: Box::new(source) }
+    ProbeError::Program {
+        program,
+        source: Box::new(source),
+    }
 }
 
 /// Whether this kernel has uprobes as a perf event source.

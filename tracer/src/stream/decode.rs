@@ -1,14 +1,16 @@
 //! Records in, events out.
 
 use thiserror::Error;
-use tracer_common::{BLOCK_AT, Capture, Control, DATA_LEN, Header, POINT_EXEC, POINT_EXIT, POINT_LINKED};
+use tracer_common::{
+    BLOCK_AT, Capture, Control, DATA_LEN, Header, POINT_EXEC, POINT_EXIT, POINT_LINKED,
+};
 
 use super::plan::{BufferPlan, Location, Plan, PlanError, plan};
 use crate::{
     abi::{Abi, PointKind},
     ledger::{
-        AllocatorPointer, Buffer, BufferType, Device, DeviceKind, Event, EventKind, Exit, Layout, Nanoseconds,
-        ObjectPointer, Ownership,
+        AllocatorPointer, Buffer, BufferType, Device, DeviceKind, Event, EventKind, Exit, Layout,
+        Nanoseconds, ObjectPointer, Ownership,
     },
 };
 
@@ -60,7 +62,10 @@ struct KnownPoint {
 impl Stream {
     /// `started_at`: the trace's start by `CLOCK_MONOTONIC`, in nanoseconds.
     pub fn new(started_at: u64) -> Self {
-        Self { points: Vec::new(), started_at }
+        Self {
+            points: Vec::new(),
+            started_at,
+        }
     }
 
     /// Plans the captures for all probe points of a library that is loaded with `bias`: each
@@ -91,17 +96,29 @@ impl Stream {
     /// See [`DecodeError`].
     pub fn decode(&self, record: &[u8]) -> Result<Decoded, DecodeError> {
         let length = DecodeError::Length(record.len());
-        let Some(header) = read_header(record) else { return Err(length) };
+        let Some(header) = read_header(record) else {
+            return Err(length);
+        };
         match header.point {
             POINT_EXEC => Ok(Decoded::Executed { pid: header.pid }),
             POINT_LINKED => Ok(Decoded::Linked { pid: header.pid }),
             POINT_EXIT => {
-                let status = record.get(size_of::<Header>()..size_of::<Control>()).ok_or(length)?;
-                Ok(Decoded::ThreadExit { pid: header.pid, exit: exit(number(status)) })
+                let status = record
+                    .get(size_of::<Header>()..size_of::<Control>())
+                    .ok_or(length)?;
+                Ok(Decoded::ThreadExit {
+                    pid: header.pid,
+                    exit: exit(number(status)),
+                })
             }
             point => {
-                let known = self.points.get(point as usize).ok_or(DecodeError::Point(point))?;
-                let data = record.get(size_of::<Header>()..size_of::<Header>() + DATA_LEN).ok_or(length)?;
+                let known = self
+                    .points
+                    .get(point as usize)
+                    .ok_or(DecodeError::Point(point))?;
+                let data = record
+                    .get(size_of::<Header>()..size_of::<Header>() + DATA_LEN)
+                    .ok_or(length)?;
                 let kind = known.event(data, header.faults)?;
                 Ok(Decoded::Memory(Event {
                     pid: header.pid,
@@ -118,7 +135,9 @@ impl KnownPoint {
     fn event(&self, data: &[u8], faults: u32) -> Result<EventKind, DecodeError> {
         let fields = Fields { data, faults };
         let object = fields.get(&self.plan.object)?;
-        let Some(plan) = &self.plan.buffer else { return Ok(EventKind::BulkFree(AllocatorPointer(object))) };
+        let Some(plan) = &self.plan.buffer else {
+            return Ok(EventKind::BulkFree(AllocatorPointer(object)));
+        };
         let buffer = self.buffer(&fields, plan, ObjectPointer(object))?;
         Ok(match (self.kind, buffer.ownership) {
             (PointKind::Allocate, _) if fields.get(&plan.hooked)? != 0 => EventKind::Hooked(buffer),
@@ -132,7 +151,12 @@ impl KnownPoint {
         })
     }
 
-    fn buffer(&self, fields: &Fields<'_>, plan: &BufferPlan, object: ObjectPointer) -> Result<Buffer, DecodeError> {
+    fn buffer(
+        &self,
+        fields: &Fields<'_>,
+        plan: &BufferPlan,
+        object: ObjectPointer,
+    ) -> Result<Buffer, DecodeError> {
         let vtable = fields.get(&plan.device_vtable)?;
         let (kind, id) = if vtable == self.chip_vtable {
             (DeviceKind::Chip, &plan.chip_id)
@@ -141,7 +165,10 @@ impl KnownPoint {
         } else {
             return Err(DecodeError::Device(vtable));
         };
-        let device = Device { kind, id: fields.get(id)? as u32 };
+        let device = Device {
+            kind,
+            id: fields.get(id)? as u32,
+        };
         let buffer_type = fields.get(&plan.buffer_type)?;
         Ok(Buffer {
             object,
@@ -150,9 +177,14 @@ impl KnownPoint {
             address: fields.get(&plan.address)?,
             size: fields.get(&plan.size)?,
             page_size: fields.get(&plan.page_size)?,
-            buffer_type: BufferType::from_number(buffer_type).ok_or(DecodeError::BufferType(buffer_type))?,
+            buffer_type: BufferType::from_number(buffer_type)
+                .ok_or(DecodeError::BufferType(buffer_type))?,
             layout: Layout::from_number(fields.get(&plan.layout)?),
-            unique_id: plan.unique_id.as_ref().map(|location| fields.get(location)).transpose()?,
+            unique_id: plan
+                .unique_id
+                .as_ref()
+                .map(|location| fields.get(location))
+                .transpose()?,
             ownership: match fields.get(&plan.owns_data)? {
                 0 => Ownership::NonOwning,
                 1 => Ownership::Owning,
@@ -170,16 +202,25 @@ struct Fields<'a> {
 impl Fields<'_> {
     fn get(&self, location: &Location) -> Result<u64, DecodeError> {
         if self.faults & location.needs != 0 {
-            return Err(DecodeError::Fault { faults: self.faults, needed: location.needs });
+            return Err(DecodeError::Fault {
+                faults: self.faults,
+                needed: location.needs,
+            });
         }
-        let bytes = self.data.get(location.at..location.at + usize::from(location.width));
+        let bytes = self
+            .data
+            .get(location.at..location.at + usize::from(location.width));
         Ok(bytes.map(number).unwrap_or_default())
     }
 }
 
 /// A little-endian number of up to 8 bytes.
 fn number(bytes: &[u8]) -> u64 {
-    bytes.iter().rev().take(8).fold(0, |value, byte| value << 8 | u64::from(*byte))
+    bytes
+        .iter()
+        .rev()
+        .take(8)
+        .fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
 
 fn read_header(record: &[u8]) -> Option<Header> {

@@ -1,7 +1,9 @@
 //! Turns field paths into a capture program: few reads, the buffer's object in one block.
 
 use thiserror::Error;
-use tracer_common::{BLOCK_AT, Capture, Condition, MAX_CONDITIONS, MAX_READ_LEN, MAX_READS, Read, register};
+use tracer_common::{
+    BLOCK_AT, Capture, Condition, MAX_CONDITIONS, MAX_READ_LEN, MAX_READS, Read, register,
+};
 
 use crate::abi::{Abi, FieldPath, Holder, Point, PointKind};
 
@@ -11,7 +13,11 @@ pub enum PlanError {
     #[error("{point}: needs more than the {MAX_READS} reads that a probe can do")]
     TooManyReads { point: String },
     #[error("{point}: field at {path} can't be captured: {reason}")]
-    Field { point: String, path: String, reason: &'static str },
+    Field {
+        point: String,
+        path: String,
+        reason: &'static str,
+    },
 }
 
 /// Where in a record's data a field's bytes stand.
@@ -56,16 +62,22 @@ pub struct BufferPlan {
 pub fn plan(abi: &Abi, point: &Point, bias: u64, number: u32) -> Result<Plan, PlanError> {
     let mut planner = Planner {
         point,
-        capture: Capture { point: number, ..Capture::default() },
+        capture: Capture {
+            point: number,
+            ..Capture::default()
+        },
         next_slot: 8,
-
     };
     let object = planner.object()?;
     let buffer = match point.kind {
         PointKind::BulkFree => None,
         _ => Some(planner.buffer(abi, bias, object)?),
     };
-    Ok(Plan { capture: planner.capture, object, buffer })
+    Ok(Plan {
+        capture: planner.capture,
+        object,
+        buffer,
+    })
 }
 
 struct Planner<'a> {
@@ -77,11 +89,13 @@ struct Planner<'a> {
 impl Planner<'_> {
     fn read(&mut self, read: Read) -> Result<u32, PlanError> {
         let index = self.capture.read_count;
-        let slot = self
-            .capture
-            .reads
-            .get_mut(index as usize)
-            .ok_or_else(|| PlanError::TooManyReads { point: self.point.function.clone() })?;
+        let slot =
+            self.capture
+                .reads
+                .get_mut(index as usize)
+                .ok_or_else(|| PlanError::TooManyReads {
+                    point: self.point.function.clone(),
+                })?;
         *slot = read;
         self.capture.read_count += 1;
         Ok(index)
@@ -91,7 +105,9 @@ impl Planner<'_> {
     fn slot(&mut self) -> Result<usize, PlanError> {
         let at = self.next_slot;
         if at >= BLOCK_AT {
-            return Err(PlanError::TooManyReads { point: self.point.function.clone() });
+            return Err(PlanError::TooManyReads {
+                point: self.point.function.clone(),
+            });
         }
         self.next_slot += 8;
         Ok(at)
@@ -118,12 +134,20 @@ impl Planner<'_> {
             guard: guard.map_or(0, |(_, value)| value),
             offset,
         })?;
-        Ok(Location { at, width, needs: from.needs | 1 << index })
+        Ok(Location {
+            at,
+            width,
+            needs: from.needs | 1 << index,
+        })
     }
 
     /// The pointer to the object, from where the probe point has it.
     fn object(&mut self) -> Result<Location, PlanError> {
-        let mut location = Location { at: 0, width: 8, needs: 0 };
+        let mut location = Location {
+            at: 0,
+            width: 8,
+            needs: 0,
+        };
         match self.point.holder {
             Holder::Register(register) => self.capture.register = register,
             Holder::Stack(offset) => {
@@ -138,7 +162,11 @@ impl Planner<'_> {
     }
 
     fn refuse(&self, path: &FieldPath, reason: &'static str) -> PlanError {
-        PlanError::Field { point: self.point.function.clone(), path: path.to_string(), reason }
+        PlanError::Field {
+            point: self.point.function.clone(),
+            path: path.to_string(),
+            reason,
+        }
     }
 
     fn buffer(&mut self, abi: &Abi, bias: u64, object: Location) -> Result<BufferPlan, PlanError> {
@@ -162,7 +190,11 @@ impl Planner<'_> {
             &fields.address.path,
         ];
         let start = near.iter().map(|path| path.offset).min().unwrap_or(0) & !7;
-        let end = near.iter().map(|path| path.offset + i64::from(path.width)).max().unwrap_or(0);
+        let end = near
+            .iter()
+            .map(|path| path.offset + i64::from(path.width))
+            .max()
+            .unwrap_or(0);
         for path in near {
             if path.derefs != *prefix {
                 return Err(self.refuse(path, "it isn't in the object that holds the size"));
@@ -189,8 +221,14 @@ impl Planner<'_> {
         if self.point.kind == PointKind::Destroy {
             // Of owning buffers only those tell anything whose allocation failed.
             let conditions: [Condition; MAX_CONDITIONS] = [
-                Condition { at: owns_data.at as u16, value: 0 },
-                Condition { at: status.at as u16, value: u16::from(fields.requested) },
+                Condition {
+                    at: owns_data.at as u16,
+                    value: 0,
+                },
+                Condition {
+                    at: status.at as u16,
+                    value: u16::from(fields.requested),
+                },
             ];
             self.capture.conditions = conditions;
             self.capture.condition_count = MAX_CONDITIONS as u32;
@@ -212,7 +250,9 @@ impl Planner<'_> {
             // Births are what it serves; an end is told apart by the object's address.
             Some(field) if matches!(self.point.kind, PointKind::Allocate | PointKind::Create) => {
                 if field.path.derefs != *prefix {
-                    return Err(self.refuse(&field.path, "it isn't in the object that holds the size"));
+                    return Err(
+                        self.refuse(&field.path, "it isn't in the object that holds the size")
+                    );
                 }
                 Some(self.small(base, field.path.offset, field.path.width)?)
             }

@@ -3,14 +3,16 @@
 
 use std::collections::BTreeMap;
 
-use tracer_common::{BLOCK_AT, Capture, DATA_LEN, Header, POINT_EXEC, POINT_EXIT, POINT_LINKED, register};
+use tracer_common::{
+    BLOCK_AT, Capture, DATA_LEN, Header, POINT_EXEC, POINT_EXIT, POINT_LINKED, register,
+};
 
 use super::{DecodeError, Decoded, PlanError, Stream, plan::plan};
 use crate::{
     abi::{Abi, FieldPath, Holder, PointKind, fixture},
     ledger::{
-        AllocatorPointer, Buffer, BufferType, Device, DeviceKind, Event, EventKind, Exit, Layout, Nanoseconds,
-        ObjectPointer, Ownership,
+        AllocatorPointer, Buffer, BufferType, Device, DeviceKind, Event, EventKind, Exit, Layout,
+        Nanoseconds, ObjectPointer, Ownership,
     },
 };
 
@@ -27,7 +29,8 @@ struct Memory(BTreeMap<u64, u8>);
 impl Memory {
     fn put(&mut self, address: u64, value: u64, width: u8) {
         for i in 0..width {
-            self.0.insert(address + u64::from(i), (value >> (8 * i)) as u8);
+            self.0
+                .insert(address + u64::from(i), (value >> (8 * i)) as u8);
         }
     }
 
@@ -39,7 +42,9 @@ impl Memory {
     }
 
     fn read(&self, address: u64, len: usize) -> Option<Vec<u8>> {
-        (address..address + len as u64).map(|at| self.0.get(&at).copied()).collect()
+        (address..address + len as u64)
+            .map(|at| self.0.get(&at).copied())
+            .collect()
     }
 
     /// Puts a value where `path` leads from `root`, making objects on the way.
@@ -47,7 +52,10 @@ impl Memory {
         let mut address = root;
         for deref in &path.derefs {
             let at = address.wrapping_add_signed(*deref);
-            let next = self.read(at, 8).map(|bytes| u64::from_le_bytes(bytes.try_into().unwrap())).filter(|p| *p != 0);
+            let next = self
+                .read(at, 8)
+                .map(|bytes| u64::from_le_bytes(bytes.try_into().unwrap()))
+                .filter(|p| *p != 0);
             address = next.unwrap_or_else(|| {
                 let object = 0x10_0000 + at;
                 self.put(at, object, 8);
@@ -66,16 +74,31 @@ fn execute(capture: &Capture, registers: [u64; 16], memory: &Memory) -> Option<V
     let word = |data: &[u8], at: usize| u64::from_le_bytes(data[at..at + 8].try_into().unwrap());
     let wanted = |data: &[u8]| {
         let conditions = &capture.conditions[..capture.condition_count as usize];
-        conditions.is_empty() || conditions.iter().any(|c| u16::from(data[usize::from(c.at)]) == c.value)
+        conditions.is_empty()
+            || conditions
+                .iter()
+                .any(|c| u16::from(data[usize::from(c.at)]) == c.value)
     };
     let mut faults = 0_u32;
     for i in 0..=capture.read_count {
         if i == capture.condition_after && !wanted(&data) {
             return None;
         }
-        let Some(read) = capture.reads.get(i as usize).filter(|_| i < capture.read_count) else { break };
-        assert!(read.base % 8 == 0 && read.guard_at % 8 == 0 && read.to % 8 == 0, "{read:?}");
-        assert!(read.len <= 8 || usize::from(read.to) == BLOCK_AT, "{read:?}");
+        let Some(read) = capture
+            .reads
+            .get(i as usize)
+            .filter(|_| i < capture.read_count)
+        else {
+            break;
+        };
+        assert!(
+            read.base % 8 == 0 && read.guard_at % 8 == 0 && read.to % 8 == 0,
+            "{read:?}"
+        );
+        assert!(
+            read.len <= 8 || usize::from(read.to) == BLOCK_AT,
+            "{read:?}"
+        );
         if read.guard != 0 && word(&data, usize::from(read.guard_at)) != read.guard {
             continue;
         }
@@ -146,7 +169,10 @@ fn expected() -> Buffer {
     Buffer {
         object: ObjectPointer(BUFFER),
         allocator: AllocatorPointer(0xa110c),
-        device: Device { kind: DeviceKind::Mesh, id: 5 },
+        device: Device {
+            kind: DeviceKind::Mesh,
+            id: 5,
+        },
         address: 0x10_0040,
         size: 524_288,
         page_size: 2048,
@@ -161,12 +187,20 @@ fn expected() -> Buffer {
 fn hit(abi: &Abi, kind: PointKind, memory: &Memory) -> Option<Result<Decoded, DecodeError>> {
     let mut stream = Stream::new(500);
     let captures = stream.add(abi, BIAS).unwrap();
-    let index = abi.points.iter().position(|point| point.kind == kind).unwrap();
+    let index = abi
+        .points
+        .iter()
+        .position(|point| point.kind == kind)
+        .unwrap();
     let mut memory = memory.clone();
     let mut registers = [0xdead_dead_dead; 16];
     let point = &abi.points[index];
     // `create` has a `shared_ptr<Buffer>` at hand, the others the `Buffer` itself.
-    let pointer = if point.derefs.is_empty() { BUFFER } else { 0x3000 };
+    let pointer = if point.derefs.is_empty() {
+        BUFFER
+    } else {
+        0x3000
+    };
     memory.put(0x3000, BUFFER, 8);
     match point.holder {
         Holder::Register(register) => registers[register as usize] = pointer,
@@ -180,13 +214,21 @@ fn hit(abi: &Abi, kind: PointKind, memory: &Memory) -> Option<Result<Decoded, De
 }
 
 fn event(kind: EventKind) -> Option<Result<Decoded, DecodeError>> {
-    Some(Ok(Decoded::Memory(Event { pid: PID, tid: TID, time: Nanoseconds(1_000), kind })))
+    Some(Ok(Decoded::Memory(Event {
+        pid: PID,
+        tid: TID,
+        time: Nanoseconds(1_000),
+        kind,
+    })))
 }
 
 #[test]
 fn an_allocation_brings_every_field_of_the_buffer() {
     for abi in abis() {
-        assert_eq!(hit(&abi, PointKind::Allocate, &memory(&abi)), event(EventKind::Allocate(expected())));
+        assert_eq!(
+            hit(&abi, PointKind::Allocate, &memory(&abi)),
+            event(EventKind::Allocate(expected()))
+        );
     }
 }
 
@@ -196,7 +238,10 @@ fn a_hooked_allocation_is_none() {
         let mut memory = memory(&abi);
         memory.put_field(BUFFER, &abi.fields.hooked.path, 1);
         memory.put_field(BUFFER, &abi.fields.address.path, 0);
-        let hooked = EventKind::Hooked(Buffer { address: 0, ..expected() });
+        let hooked = EventKind::Hooked(Buffer {
+            address: 0,
+            ..expected()
+        });
         assert_eq!(hit(&abi, PointKind::Allocate, &memory), event(hooked));
     }
 }
@@ -207,10 +252,23 @@ fn a_mesh_member_is_created_on_its_chip() {
         let mut memory = memory(&abi);
         memory.put_field(BUFFER, &abi.fields.owns_data.path, 0);
         set_chip(&mut memory, &abi, 3);
-        let device = Device { kind: DeviceKind::Chip, id: 3 };
-        let member = Buffer { device, ownership: Ownership::NonOwning, ..expected() };
-        assert_eq!(hit(&abi, PointKind::Create, &memory), event(EventKind::Create(member)));
-        let ended = EventKind::Destroy(Buffer { unique_id: None, ..member });
+        let device = Device {
+            kind: DeviceKind::Chip,
+            id: 3,
+        };
+        let member = Buffer {
+            device,
+            ownership: Ownership::NonOwning,
+            ..expected()
+        };
+        assert_eq!(
+            hit(&abi, PointKind::Create, &memory),
+            event(EventKind::Create(member))
+        );
+        let ended = EventKind::Destroy(Buffer {
+            unique_id: None,
+            ..member
+        });
         assert_eq!(hit(&abi, PointKind::Destroy, &memory), event(ended));
     }
 }
@@ -218,8 +276,14 @@ fn a_mesh_member_is_created_on_its_chip() {
 #[test]
 fn a_free_needs_no_unique_id() {
     for abi in abis() {
-        let freed = EventKind::Deallocate(Buffer { unique_id: None, ..expected() });
-        assert_eq!(hit(&abi, PointKind::Deallocate, &memory(&abi)), event(freed));
+        let freed = EventKind::Deallocate(Buffer {
+            unique_id: None,
+            ..expected()
+        });
+        assert_eq!(
+            hit(&abi, PointKind::Deallocate, &memory(&abi)),
+            event(freed)
+        );
     }
 }
 
@@ -229,11 +293,19 @@ fn the_end_of_an_owning_buffer_says_something_only_if_it_never_got_an_address() 
         let mut memory = memory(&abi);
         for status in [1, 2] {
             memory.put_field(BUFFER, &abi.fields.status.path, status);
-            assert_eq!(hit(&abi, PointKind::Destroy, &memory), None, "status {status}");
+            assert_eq!(
+                hit(&abi, PointKind::Destroy, &memory),
+                None,
+                "status {status}"
+            );
         }
         memory.put_field(BUFFER, &abi.fields.status.path, 0);
         memory.put_field(BUFFER, &abi.fields.address.path, 0);
-        let failed = EventKind::Failed(Buffer { unique_id: None, address: 0, ..expected() });
+        let failed = EventKind::Failed(Buffer {
+            unique_id: None,
+            address: 0,
+            ..expected()
+        });
         assert_eq!(hit(&abi, PointKind::Destroy, &memory), event(failed));
     }
 }
@@ -265,11 +337,20 @@ fn nonsense_in_the_memory_is_no_event() {
             memory.put_field(BUFFER, path, value);
             hit(&abi, PointKind::Allocate, &memory)
         };
-        assert_eq!(nonsense(&abi.fields.buffer_type.path, 9), Some(Err(DecodeError::BufferType(9))));
-        assert_eq!(nonsense(&abi.fields.owns_data.path, 7), Some(Err(DecodeError::Ownership(7))));
+        assert_eq!(
+            nonsense(&abi.fields.buffer_type.path, 9),
+            Some(Err(DecodeError::BufferType(9)))
+        );
+        assert_eq!(
+            nonsense(&abi.fields.owns_data.path, 7),
+            Some(Err(DecodeError::Ownership(7)))
+        );
         let mut memory = memory(&abi);
         memory.put(DEVICE, 0x1234, 8);
-        assert_eq!(hit(&abi, PointKind::Allocate, &memory), Some(Err(DecodeError::Device(0x1234))));
+        assert_eq!(
+            hit(&abi, PointKind::Allocate, &memory),
+            Some(Err(DecodeError::Device(0x1234)))
+        );
     }
 }
 
@@ -279,7 +360,10 @@ fn a_pointer_on_the_stack_is_followed() {
         for point in &mut abi.points {
             point.holder = Holder::Stack(0x18);
         }
-        assert_eq!(hit(&abi, PointKind::Allocate, &memory(&abi)), event(EventKind::Allocate(expected())));
+        assert_eq!(
+            hit(&abi, PointKind::Allocate, &memory(&abi)),
+            event(EventKind::Allocate(expected()))
+        );
     }
 }
 
@@ -288,9 +372,17 @@ fn a_pointer_on_the_stack_is_followed() {
 #[test]
 fn a_buffer_is_read_in_one_block() {
     for (abi, before) in abis().iter().zip([1, 0]) {
-        let point = abi.points.iter().find(|point| point.kind == PointKind::Destroy).unwrap();
+        let point = abi
+            .points
+            .iter()
+            .find(|point| point.kind == PointKind::Destroy)
+            .unwrap();
         let capture = plan(abi, point, BIAS, 0).unwrap().capture;
-        let block = capture.reads.iter().position(|read| usize::from(read.to) == BLOCK_AT).unwrap();
+        let block = capture
+            .reads
+            .iter()
+            .position(|read| usize::from(read.to) == BLOCK_AT)
+            .unwrap();
         assert_eq!(block, before);
         assert_eq!(capture.condition_after as usize, block + 1);
     }
@@ -301,7 +393,10 @@ fn fields_that_lie_too_far_apart_are_refused() {
     let mut abi = fixture::ttnn_0_81_1();
     abi.fields.address.path.offset = 0x1000;
     let refused = Stream::new(0).add(&abi, BIAS);
-    assert!(matches!(refused, Err(PlanError::Field { .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(PlanError::Field { .. })),
+        "{refused:?}"
+    );
 }
 
 #[test]
@@ -311,18 +406,48 @@ fn control_records_are_told_apart() {
     assert_eq!(control(POINT_EXEC, 0), Ok(Decoded::Executed { pid: PID }));
     assert_eq!(control(POINT_LINKED, 0), Ok(Decoded::Linked { pid: PID }));
     let exit = |status| control(POINT_EXIT, status);
-    assert_eq!(exit(3 << 8), Ok(Decoded::ThreadExit { pid: PID, exit: Some(Exit::Code(3)) }));
-    assert_eq!(exit(9), Ok(Decoded::ThreadExit { pid: PID, exit: Some(Exit::Signal(9)) }));
+    assert_eq!(
+        exit(3 << 8),
+        Ok(Decoded::ThreadExit {
+            pid: PID,
+            exit: Some(Exit::Code(3))
+        })
+    );
+    assert_eq!(
+        exit(9),
+        Ok(Decoded::ThreadExit {
+            pid: PID,
+            exit: Some(Exit::Signal(9))
+        })
+    );
     // With a core dump (bit 7).
-    assert_eq!(exit(6 | 0x80), Ok(Decoded::ThreadExit { pid: PID, exit: Some(Exit::Signal(6)) }));
+    assert_eq!(
+        exit(6 | 0x80),
+        Ok(Decoded::ThreadExit {
+            pid: PID,
+            exit: Some(Exit::Signal(6))
+        })
+    );
     // What the kernel's side sends where it couldn't read it.
-    assert_eq!(exit(u64::MAX), Ok(Decoded::ThreadExit { pid: PID, exit: None }));
+    assert_eq!(
+        exit(u64::MAX),
+        Ok(Decoded::ThreadExit {
+            pid: PID,
+            exit: None
+        })
+    );
 }
 
 #[test]
 fn records_of_another_shape_are_refused() {
     let stream = Stream::new(0);
     assert_eq!(stream.decode(&[0; 7]), Err(DecodeError::Length(7)));
-    assert_eq!(stream.decode(&record(POINT_EXIT, 0, 0, &[0; 3])), Err(DecodeError::Length(27)));
-    assert_eq!(stream.decode(&record(17, 0, 0, &[0; DATA_LEN])), Err(DecodeError::Point(17)));
+    assert_eq!(
+        stream.decode(&record(POINT_EXIT, 0, 0, &[0; 3])),
+        Err(DecodeError::Length(27))
+    );
+    assert_eq!(
+        stream.decode(&record(17, 0, 0, &[0; DATA_LEN])),
+        Err(DecodeError::Point(17))
+    );
 }

@@ -19,17 +19,26 @@ impl Ended {
     /// When there is no such process.
     pub fn of(pid: u32) -> Result<Self, TargetError> {
         let no_such = TargetError::NoSuchProcess { pid };
-        let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Err(no_such) };
+        let Some(number) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+            return Err(no_such);
+        };
         let descriptor = match pidfd_open(number, PidfdFlags::empty()) {
             Ok(descriptor) => descriptor,
             Err(rustix::io::Errno::SRCH) => return Err(no_such),
-            Err(error) => return Err(TargetError::Wait { pid, source: error.into() }),
+            Err(error) => {
+                return Err(TargetError::Wait {
+                    pid,
+                    source: error.into(),
+                });
+            }
         };
         // SAFETY: the descriptor is owned by the `AsyncFd`, which keeps it open until it has
         // deregistered it.
         let registered = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
-        let descriptor =
-            registered.map_err(|error| TargetError::Wait { pid, source: error.into_parts().1 })?;
+        let descriptor = registered.map_err(|error| TargetError::Wait {
+            pid,
+            source: error.into_parts().1,
+        })?;
         Ok(Self { pid, descriptor })
     }
 
@@ -40,6 +49,9 @@ impl Ended {
     pub async fn wait(&self) -> Result<(), TargetError> {
         // Left ready: an ended process stays ended.
         let ready = self.descriptor.readable().await;
-        ready.map(drop).map_err(|source| TargetError::Wait { pid: self.pid, source })
+        ready.map(drop).map_err(|source| TargetError::Wait {
+            pid: self.pid,
+            source,
+        })
     }
 }

@@ -8,7 +8,9 @@ use super::Candidate;
 /// Why a process can't be looked at.
 #[derive(Debug, Error)]
 pub enum TargetError {
-    #[error("there is no process {pid}: it ended, or the number is wrong (`pgrep -a python` lists some)")]
+    #[error(
+        "there is no process {pid}: it ended, or the number is wrong (`pgrep -a python` lists some)"
+    )]
     NoSuchProcess { pid: u32 },
 
     #[error("no process is called `{name}`; `--wait` waits for one, and `--pid` takes a number")]
@@ -19,7 +21,10 @@ pub enum TargetError {
         .candidates.len(),
         .candidates.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     )]
-    Ambiguous { name: String, candidates: Vec<Candidate> },
+    Ambiguous {
+        name: String,
+        candidates: Vec<Candidate>,
+    },
 
     #[error("not allowed to look at process {pid}: {source}. Run as root, or with CAP_SYS_PTRACE")]
     NotAllowed {
@@ -56,7 +61,9 @@ impl TargetError {
         match source {
             ProcError::NotFound(_) => Self::NoSuchProcess { pid },
             // A process that ended meanwhile answers so (ESRCH).
-            ProcError::Io(ref error, _) if error.raw_os_error() == Some(3) => Self::NoSuchProcess { pid },
+            ProcError::Io(ref error, _) if error.raw_os_error() == Some(3) => {
+                Self::NoSuchProcess { pid }
+            }
             ProcError::PermissionDenied(_) => Self::NotAllowed { pid, source },
             source => Self::Unreadable { pid, source },
         }

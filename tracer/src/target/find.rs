@@ -19,7 +19,13 @@ impl fmt::Display for Candidate {
             Some(false) => "without TT-Metal",
             None => "can't be looked at",
         };
-        let command: String = self.identity.command_line.join(" ").chars().take(80).collect();
+        let command: String = self
+            .identity
+            .command_line
+            .join(" ")
+            .chars()
+            .take(80)
+            .collect();
         write!(f, "  {:>8}  {library:<19}  {command}", self.identity.pid)
     }
 }
@@ -40,10 +46,15 @@ pub fn candidates(name: &str) -> Result<Vec<Candidate>, TargetError> {
             continue;
         }
         // Whatever can't be read has ended.
-        let Ok(identity) = Identity::of(pid) else { continue };
+        let Ok(identity) = Identity::of(pid) else {
+            continue;
+        };
         let exe = process.exe().ok();
         if is_called(&identity, exe.as_deref(), name) {
-            found.push(Candidate { has_library: mapping::is_loaded(pid).ok(), identity });
+            found.push(Candidate {
+                has_library: mapping::is_loaded(pid).ok(),
+                identity,
+            });
         }
     }
     Ok(found)
@@ -56,9 +67,14 @@ pub fn candidates(name: &str) -> Result<Vec<Candidate>, TargetError> {
 pub fn find_by_name(name: &str) -> Result<u32, TargetError> {
     let candidates = candidates(name)?;
     match candidates.as_slice() {
-        [] => Err(TargetError::NoneNamed { name: name.to_owned() }),
+        [] => Err(TargetError::NoneNamed {
+            name: name.to_owned(),
+        }),
         [one] => Ok(one.identity.pid),
-        _ => Err(TargetError::Ambiguous { name: name.to_owned(), candidates }),
+        _ => Err(TargetError::Ambiguous {
+            name: name.to_owned(),
+            candidates,
+        }),
     }
 }
 
@@ -68,7 +84,13 @@ fn is_called(identity: &Identity, exe: Option<&Path>, name: &str) -> bool {
     let program = arguments.next();
     let script = arguments.find(|argument| !argument.starts_with('-'));
     // The tracer that was told the name names it, too.
-    let is_tracer = exe.is_some_and(|exe| exe.file_name() == std::env::current_exe().ok().as_deref().and_then(Path::file_name));
+    let is_tracer = exe.is_some_and(|exe| {
+        exe.file_name()
+            == std::env::current_exe()
+                .ok()
+                .as_deref()
+                .and_then(Path::file_name)
+    });
     identity.comm == name
         || exe.is_some_and(is_file)
         || program.is_some_and(|program| is_file(Path::new(program)))
@@ -80,12 +102,19 @@ mod tests {
     use super::*;
 
     fn identity(comm: &str, command_line: &[&str]) -> Identity {
-        Identity { pid: 1, comm: comm.into(), command_line: command_line.iter().map(|s| (*s).into()).collect() }
+        Identity {
+            pid: 1,
+            comm: comm.into(),
+            command_line: command_line.iter().map(|s| (*s).into()).collect(),
+        }
     }
 
     #[test]
     fn a_process_is_called_by_its_command_its_program_or_its_script() {
-        let process = identity("python3", &["/venv/bin/python", "-u", "/home/me/train.py", "model.py"]);
+        let process = identity(
+            "python3",
+            &["/venv/bin/python", "-u", "/home/me/train.py", "model.py"],
+        );
         let exe = Path::new("/usr/bin/python3.10");
         for name in ["python3", "python", "python3.10", "train.py"] {
             assert!(is_called(&process, Some(exe), name), "{name}");

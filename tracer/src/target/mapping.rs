@@ -3,7 +3,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use procfs::process::{MMapPath, MMPermissions, MemoryMap};
+use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
 use super::{TargetError, process};
 
@@ -31,11 +31,16 @@ pub struct MappedFile {
 
 impl MappedFile {
     fn new(pid: u32, map: &MemoryMap) -> Option<Self> {
-        let MMapPath::Path(listed) = &map.pathname else { return None };
+        let MMapPath::Path(listed) = &map.pathname else {
+            return None;
+        };
         if map.offset != 0 || map.inode == 0 {
             return None;
         }
-        let path = listed.to_str().and_then(|path| path.strip_suffix(DELETED)).map_or_else(|| listed.clone(), PathBuf::from);
+        let path = listed
+            .to_str()
+            .and_then(|path| path.strip_suffix(DELETED))
+            .map_or_else(|| listed.clone(), PathBuf::from);
         Some(Self {
             pid,
             path,
@@ -49,13 +54,19 @@ impl MappedFile {
     /// A path by which this process can open the very file that is mapped, whatever mount namespace
     /// the target lives in, and though it may have been removed or replaced since.
     pub fn open_path(&self) -> PathBuf {
-        let by_mapping = PathBuf::from(format!("/proc/{}/map_files/{:x}-{:x}", self.pid, self.range.0, self.range.1));
+        let by_mapping = PathBuf::from(format!(
+            "/proc/{}/map_files/{:x}-{:x}",
+            self.pid, self.range.0, self.range.1
+        ));
         if fs::metadata(&by_mapping).is_ok() {
             return by_mapping;
         }
         // `map_files` wants CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN.
         let relative = self.listed.strip_prefix("/").unwrap_or(&self.listed);
-        Path::new("/proc").join(self.pid.to_string()).join("root").join(relative)
+        Path::new("/proc")
+            .join(self.pid.to_string())
+            .join("root")
+            .join(relative)
     }
 
     /// The release of the ttnn wheel that the file is part of, where it is part of one.
@@ -70,22 +81,35 @@ impl MappedFile {
     /// When it can't be read.
     pub fn read(&self) -> Result<Vec<u8>, TargetError> {
         let path = self.open_path();
-        fs::read(&path).map_err(|source: io::Error| TargetError::File { pid: self.pid, path, source })
+        fs::read(&path).map_err(|source: io::Error| TargetError::File {
+            pid: self.pid,
+            path,
+            source,
+        })
     }
 }
 
 /// The release of the ttnn wheel that a file is part of: pip installs `ttnn-0.81.1.dist-info` beside
 /// the package.
 pub fn wheel_release(library: &Path) -> Option<String> {
-    let packages = library.ancestors().find(|path| path.file_name().is_some_and(|name| name == "site-packages"))?;
+    let packages = library
+        .ancestors()
+        .find(|path| path.file_name().is_some_and(|name| name == "site-packages"))?;
     fs::read_dir(packages).ok()?.flatten().find_map(|entry| {
         let name = entry.file_name();
-        Some(name.to_str()?.strip_prefix("ttnn-")?.strip_suffix(".dist-info")?.to_owned())
+        Some(
+            name.to_str()?
+                .strip_prefix("ttnn-")?
+                .strip_suffix(".dist-info")?
+                .to_owned(),
+        )
     })
 }
 
 fn maps(pid: u32) -> Result<Vec<MemoryMap>, TargetError> {
-    let maps = process(pid)?.maps().map_err(|source| TargetError::unreadable(pid, source))?;
+    let maps = process(pid)?
+        .maps()
+        .map_err(|source| TargetError::unreadable(pid, source))?;
     Ok(maps.into_iter().collect())
 }
 
@@ -97,9 +121,15 @@ pub fn libraries(pid: u32) -> Result<Vec<MappedFile>, TargetError> {
     let mut found: Vec<MappedFile> = Vec::new();
     let maps = maps(pid)?;
     for file in maps.iter().filter_map(|map| MappedFile::new(pid, map)) {
-        let named = file.path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(LIBRARY));
+        let named = file
+            .path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(|name| name.starts_with(LIBRARY));
         // Mapped for running, not just read by some tool.
-        let runs = maps.iter().any(|map| (map.dev, map.inode) == file.file && map.perms.contains(MMPermissions::EXECUTE));
+        let runs = maps.iter().any(|map| {
+            (map.dev, map.inode) == file.file && map.perms.contains(MMPermissions::EXECUTE)
+        });
         if named && runs && !found.iter().any(|other| other.file == file.file) {
             found.push(file);
         }
@@ -122,7 +152,14 @@ pub fn is_loaded(pid: u32) -> Result<bool, TargetError> {
 /// Like [`libraries`].
 pub fn dynamic_linker(pid: u32) -> Result<Option<MappedFile>, TargetError> {
     const AT_BASE: u64 = 7;
-    let auxiliary = process(pid)?.auxv().map_err(|source| TargetError::unreadable(pid, source))?;
-    let Some(base) = auxiliary.get(&AT_BASE).filter(|base| **base != 0) else { return Ok(None) };
-    Ok(maps(pid)?.iter().filter_map(|map| MappedFile::new(pid, map)).find(|file| file.start == *base))
+    let auxiliary = process(pid)?
+        .auxv()
+        .map_err(|source| TargetError::unreadable(pid, source))?;
+    let Some(base) = auxiliary.get(&AT_BASE).filter(|base| **base != 0) else {
+        return Ok(None);
+    };
+    Ok(maps(pid)?
+        .iter()
+        .filter_map(|map| MappedFile::new(pid, map))
+        .find(|file| file.start == *base))
 }

@@ -30,10 +30,16 @@ impl Identity {
     /// When there is no such process.
     pub fn of(pid: u32) -> Result<Self, TargetError> {
         let process = process(pid)?;
-        let stat = process.stat().map_err(|source| TargetError::unreadable(pid, source))?;
+        let stat = process
+            .stat()
+            .map_err(|source| TargetError::unreadable(pid, source))?;
         // A zombie has no command line any more.
         let command_line = process.cmdline().unwrap_or_default();
-        Ok(Self { pid, comm: stat.comm, command_line })
+        Ok(Self {
+            pid,
+            comm: stat.comm,
+            command_line,
+        })
     }
 }
 

@@ -29,6 +29,7 @@ for_each_generation!(
     a_process_without_tt_metal,
     waiting_for_tt_metal,
     too_little_privilege,
+    a_kernel_without_uprobes,
     a_library_without_symbols,
     a_library_without_symbols_under_run,
     a_field_with_two_places,
@@ -213,6 +214,18 @@ fn too_little_privilege(generation: Generation) {
     let done = run.start().finish();
     expect_failure(&dir, &done, code::NOT_PERMITTED, &["CAP_"]);
     assert!(!marker.exists(), "the command ran");
+}
+
+/// A kernel that has none looks as this one does with that directory hidden.
+fn a_kernel_without_uprobes(generation: Generation) {
+    let dir = WorkDir::new();
+    let mut target = Cpp::alone(&dir, generation, 1);
+    let hide = "mount -t tmpfs none /sys/bus/event_source/devices && exec \"$0\" \"$@\"";
+    let hidden = ["unshare", "--mount", "sh", "-c", hide];
+    let attach = Tracer::attach_to(&dir, target.process.pid()).started_by(&hidden);
+    let done = attach.start().finish();
+    expect_failure(&dir, &done, code::NOT_PERMITTED, &["uprobes"]);
+    target.expect_unharmed();
 }
 
 fn a_library_without_symbols(generation: Generation) {

@@ -92,7 +92,11 @@ fn the_summary_names_the_library(generation: Generation) {
     done.expect_code(0);
     let library = generation.library(Variant::Plain);
     let summary = dir.summary();
-    let told = &summary.only_process().0["library"];
+    let process = summary.only_process().0;
+    assert_eq!(process["comm"], "target");
+    let program = generation.dir(Variant::Plain).join("target");
+    assert_eq!(process["command_line"][0], program.to_str().expect("UTF-8"));
+    let told = &process["library"];
     assert_eq!(told["path"], library.to_str().expect("UTF-8"));
     assert_eq!(told["build_id"], build_id(&library));
     let size = told["fields"]["size"].as_str().expect("a path");

@@ -4,7 +4,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use tt_memtrace_tests::{
     Cpp, Generation, Process, Summary, Tracer, Variant, WorkDir, events_named, for_each_generation,
-    unsigned,
+    unsigned, wait_for,
 };
 
 for_each_generation!(
@@ -14,6 +14,7 @@ for_each_generation!(
     interrupting_the_tracer,
     terminating_the_tracer,
     a_duration_passes,
+    a_command_outlives_the_duration,
     the_exit_code_is_the_commands,
     stdout_is_the_commands_alone,
     a_summary_on_stdout,
@@ -120,6 +121,23 @@ fn a_duration_passes(generation: Generation) {
     assert!(unsigned(&summary.0, "duration_ns") >= 700_000_000);
     target.expect_unharmed();
     target.finish().expect_code(0);
+}
+
+/// The trace ends, the command goes on, and its exit code still comes through.
+fn a_command_outlives_the_duration(generation: Generation) {
+    let dir = WorkDir::new();
+    let target = generation.target(&dir, Variant::Plain);
+    let tracer = Tracer::run(&dir)
+        .arguments(["--duration", "300ms"])
+        .traced(&target);
+    let mut target = Cpp::from(tracer.start());
+    target.obey("mesh 1");
+    wait_for("the summary", || dir.summary_path().exists());
+    target.expect_unharmed();
+    target.process.send("exit 9");
+    target.process.wait().expect_code(9);
+    let summary = dir.summary();
+    assert_eq!(summary.only_process().0["exit"], json!(null));
 }
 
 fn the_exit_code_is_the_commands(generation: Generation) {

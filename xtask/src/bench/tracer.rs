@@ -17,6 +17,7 @@ use crate::sh;
 const BPFTRACE_SETTLES: Duration = Duration::from_secs(2);
 /// The kernel takes 0.1 s to detach a probe.
 const TIME_TO_END: Duration = Duration::from_secs(60);
+const INTERRUPT_AGAIN: Duration = Duration::from_secs(5);
 
 /// A tracer at work.
 pub struct Tracer {
@@ -152,18 +153,29 @@ impl Tracer {
     }
 
     fn interrupt(&mut self) -> Result<ExitStatus> {
-        // Through sudo too: it passes on what others send to it.
-        sh::output(sh::as_root("kill")?.args(["-INT", &self.child.id().to_string()]))?;
         let deadline = Instant::now() + TIME_TO_END;
+        let mut next = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status);
             }
             if Instant::now() > deadline {
+                self.signal("-KILL")?;
                 bail!("{} doesn't end: {}", self.name, self.printed_errors());
+            }
+            // bpftrace 0.17 now and then misses one.
+            if Instant::now() >= next {
+                self.signal("-INT")?;
+                next = Instant::now() + INTERRUPT_AGAIN;
             }
             thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    fn signal(&self, signal: &str) -> Result<()> {
+        // Through sudo too: it passes on what others send to it.
+        let mut command = sh::as_root("kill")?;
+        sh::output(command.args([signal, &self.child.id().to_string()])).map(drop)
     }
 }
 

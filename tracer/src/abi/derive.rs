@@ -346,12 +346,14 @@ impl<'a> Deriver<'a> {
         let by_slot = self.testimony(function, Vec::new());
         // A local symbol, there only in a library with .symtab.
         let by_name = self.method("Device", "id");
-        self.settle(
+        let function = by_slot.function;
+        self.settle_with(
             "chip_id",
             [
                 in_vtable(by_slot.returned(), slot),
                 by_name.and_then(|f| f.returned()),
             ],
+            &|| listing::of(&function),
         )
     }
 
@@ -392,7 +394,7 @@ impl<'a> Deriver<'a> {
             None => name.and_then(|name| self.image.function(&name)),
         };
         let prefix = implementation.followed();
-        self.settle(
+        self.settle_with(
             "mesh_id",
             [
                 by_slot.and_then(|function| {
@@ -404,6 +406,7 @@ impl<'a> Deriver<'a> {
                 self.method(class, "id")
                     .and_then(|f| Testimony { prefix, ..f }.returned()),
             ],
+            &|| listing::of(&by_slot.unwrap_or(outer.function)),
         )
     }
 
@@ -493,12 +496,22 @@ impl<'a> Deriver<'a> {
         field: &'static str,
         witnesses: [Option<Witness>; N],
     ) -> Result<Field, AbiError> {
+        self.settle_with(field, witnesses, &|| self.listing_for(field))
+    }
+
+    /// The same, with the code to show if they don't.
+    fn settle_with<const N: usize>(
+        &self,
+        field: &'static str,
+        witnesses: [Option<Witness>; N],
+        code: &dyn Fn() -> String,
+    ) -> Result<Field, AbiError> {
         let witnesses: Vec<Witness> = witnesses.into_iter().flatten().collect();
         let Some(first) = witnesses.first() else {
             return Err(AbiError::Underivable {
                 field,
                 reason: "no function of the library tells where it lies".into(),
-                code: self.listing_for(field),
+                code: code(),
             });
         };
         if witnesses
@@ -507,7 +520,7 @@ impl<'a> Deriver<'a> {
         {
             return Err(AbiError::Contradiction {
                 field,
-                code: self.listing_for(field),
+                code: code(),
                 witnesses,
             });
         }

@@ -29,6 +29,9 @@ pub enum Pointee<'a> {
     Symbol(&'a str),
 }
 
+/// As much as is looked at of a function whose size isn't told.
+const UNNAMED_LEN: u64 = 512;
+
 /// A part of the file that is mapped as it is.
 #[derive(Clone, Copy, Debug)]
 struct Segment<'a> {
@@ -158,9 +161,22 @@ impl<'a> Image<'a> {
             .collect()
     }
 
-    /// The function that begins at an address.
+    /// The function that begins at an address. One without a symbol, as local functions are in a
+    /// library without `.symtab`, is taken to be of [`UNNAMED_LEN`] bytes: its end is where its code
+    /// returns.
     pub fn function_at(&self, address: u64) -> Option<Function<'a>> {
-        self.function(self.names.get(&address)?)
+        let named = self
+            .names
+            .get(&address)
+            .and_then(|name| self.function(name));
+        named.or_else(|| {
+            let code = self.bytes(address, UNNAMED_LEN)?;
+            Some(Function {
+                symbol: "local-function",
+                address,
+                code,
+            })
+        })
     }
 
     /// The name of the function or variable that begins at an address.

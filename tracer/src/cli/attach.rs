@@ -36,17 +36,8 @@ pub async fn attach(options: Attach) -> Result<(), Failure> {
     };
     let ended = Ended::of(pid)?;
     HostCheck::run().require()?;
-    if !options.wait && !target::is_loaded(pid)? {
-        let identity = target::Identity::of(pid)?;
-        return Err(Failure::new(
-            Kind::NoLibrary,
-            anyhow!(
-                "process {pid} ({}) has no TT-Metal loaded: no file called {}* is mapped for execution. \
-                 Is it the right process? (with --wait, tt-memtrace waits for it to load)",
-                identity.comm,
-                target::LIBRARY,
-            ),
-        ));
+    if !options.wait && !target::is_loaded(pid).map_err(|error| ended_or(pid, error.into()))? {
+        return Err(no_library(pid));
     }
     let output = Output::open(&options.tracing)?;
     let mut session = Session::new(options.tracing.ring_size, output)?;
@@ -55,8 +46,10 @@ pub async fn attach(options: Attach) -> Result<(), Failure> {
     let linker = (options.wait && !start(&mut session, pid)?)
         .then(|| watch_linker(&mut session, pid))
         .transpose()?;
-    // It may have been loaded while the linker was being watched.
-    start(&mut session, pid)?;
+    // It may have been loaded while the linker was being watched; or the process has ended.
+    if !start(&mut session, pid)? && !options.wait {
+        return Err(no_library(pid));
+    }
     session.kernel.record(true)?;
     if !session.traces_anything() {
         session.output.say(&format!(
@@ -110,17 +103,38 @@ async fn wait_for_name(name: &str) -> Result<u32, Failure> {
     }
 }
 
-/// Puts probes on, and says so plainly where the process ended meanwhile.
+/// Puts probes on.
 fn start(session: &mut Session, pid: u32) -> Result<bool, Failure> {
     session
         .trace_libraries(pid)
-        .map_err(|failure| match Ended::of(pid) {
-            Ok(_) => failure,
-            Err(_) => Failure::new(
-                Kind::Target,
-                anyhow!("process {pid} ended while it was being attached to"),
-            ),
-        })
+        .map_err(|failure| ended_or(pid, failure))
+}
+
+/// A process that ends meanwhile has no files any more, and other things fail: that is what to say.
+fn ended_or(pid: u32, failure: Failure) -> Failure {
+    if target::is_alive(pid) {
+        failure
+    } else {
+        Failure::new(
+            Kind::Target,
+            anyhow!("process {pid} ended while it was being attached to"),
+        )
+    }
+}
+
+fn no_library(pid: u32) -> Failure {
+    let comm = target::Identity::of(pid)
+        .map(|identity| identity.comm)
+        .unwrap_or_default();
+    let failure = Failure::new(
+        Kind::NoLibrary,
+        anyhow!(
+            "process {pid} ({comm}) has no TT-Metal loaded: no file called {}* is mapped for \
+             execution. Is it the right process? (with --wait, tt-memtrace waits for it to load)",
+            target::LIBRARY,
+        ),
+    );
+    ended_or(pid, failure)
 }
 
 fn watch_linker(

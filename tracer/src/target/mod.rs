@@ -43,6 +43,17 @@ impl Identity {
     }
 }
 
+/// Whether a process still runs. One that ended but that its parent didn't ask for yet doesn't.
+pub fn is_alive(pid: u32) -> bool {
+    process(pid)
+        .and_then(|process| {
+            process
+                .stat()
+                .map_err(|source| TargetError::unreadable(pid, source))
+        })
+        .is_ok_and(|stat| !matches!(stat.state, 'Z' | 'X' | 'x'))
+}
+
 fn process(pid: u32) -> Result<Process, TargetError> {
     let number = i32::try_from(pid).map_err(|_| TargetError::NoSuchProcess { pid })?;
     Process::new(number).map_err(|source| TargetError::unreadable(pid, source))

@@ -43,15 +43,18 @@ impl Identity {
     }
 }
 
-/// Whether a process still runs. One that ended but that its parent didn't ask for yet doesn't.
+/// Whether a process still runs: one that is about to end doesn't, nor one that ended but that its
+/// parent didn't ask for yet.
 pub fn is_alive(pid: u32) -> bool {
+    /// `include/linux/sched.h`: set before a task gives up its memory.
+    const PF_EXITING: u32 = 0x4;
     process(pid)
         .and_then(|process| {
             process
                 .stat()
                 .map_err(|source| TargetError::unreadable(pid, source))
         })
-        .is_ok_and(|stat| !matches!(stat.state, 'Z' | 'X' | 'x'))
+        .is_ok_and(|stat| !matches!(stat.state, 'Z' | 'X' | 'x') && stat.flags & PF_EXITING == 0)
 }
 
 fn process(pid: u32) -> Result<Process, TargetError> {

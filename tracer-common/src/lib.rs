@@ -38,9 +38,10 @@ pub struct Read {
     pub to: u16,
     /// How many bytes, 1 to [`MAX_READ_LEN`].
     pub len: u16,
-    /// Only if the eight bytes that stand here in `data` (a multiple of 8) equal `guard`; where
-    /// `guard` is 0, always.
+    /// Only if the eight bytes that stand here in `data` (a multiple of 8), with `guard_mask`
+    /// applied, equal `guard`; where `guard_mask` is 0, always.
     pub guard_at: u16,
+    pub guard_mask: u64,
     pub guard: u64,
     /// Added to the pointer.
     pub offset: i64,
@@ -57,13 +58,13 @@ pub struct Condition {
 
 /// What to record when a probe point is hit.
 ///
-/// `data[0..8]` is filled with the register `register`; then `reads` are done in order, each able
-/// to use what an earlier one brought. The record is dropped if there are conditions and none of
-/// them holds.
+/// `data[0..8]` is filled with the register `register`. Where there is nothing to read, that is sent
+/// as a [`Short`] record. Otherwise `reads` are done in order, each able to use what an earlier one
+/// brought, and a [`Record`] is sent, unless there are conditions and none of them holds.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Capture {
-    /// Copied into [`Record::point`].
+    /// Copied into [`Header::point`].
     pub point: u32,
     /// A number of [`register`].
     pub register: u32,
@@ -96,12 +97,12 @@ pub mod register {
     pub const R15: u32 = 15;
 }
 
-/// [`Record::point`] of a [`Control`] record: a held process executed a program.
+/// [`Header::point`] of a [`Short`] record: a held process executed a program.
 pub const POINT_EXEC: u32 = 0xffff_ff01;
-/// [`Record::point`] of a [`Control`] record: a held process's dynamic linker changed its list of
+/// [`Header::point`] of a [`Short`] record: a held process's dynamic linker changed its list of
 /// loaded libraries.
 pub const POINT_LINKED: u32 = 0xffff_ff02;
-/// [`Record::point`] of a [`Control`] record: a thread of a watched process ended; `value` is its
+/// [`Header::point`] of a [`Short`] record: a thread of a watched process ended; `value` is its
 /// exit code as `wait(2)` encodes it.
 pub const POINT_EXIT: u32 = 0xffff_ff03;
 
@@ -129,10 +130,11 @@ pub struct Record {
     pub data: [u8; DATA_LEN],
 }
 
-/// What is not about memory: see the `POINT_` numbers.
+/// A header and one number: the register of a capture program that reads nothing, or what is told
+/// of the `POINT_` numbers.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Control {
+pub struct Short {
     pub header: Header,
     pub value: u64,
 }
@@ -170,6 +172,6 @@ unsafe impl Plain for Header {}
 // SAFETY: `repr(C)`; a `Header` and bytes; no padding (asserted above).
 unsafe impl Plain for Record {}
 // SAFETY: `repr(C)`; a `Header` (24 bytes, alignment 8) and a u64; no padding.
-unsafe impl Plain for Control {}
-// SAFETY: `repr(C)`; six u32, then `Read`s of 4 × u16, a u64 and an i64, then u16 pairs; no padding.
+unsafe impl Plain for Short {}
+// SAFETY: `repr(C)`; six u32, then `Read`s of 4 × u16, 2 × u64 and an i64, then u16 pairs; no padding.
 unsafe impl Plain for Capture {}

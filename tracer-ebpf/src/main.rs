@@ -27,8 +27,8 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::warn;
 use tracer_common::{
-    Capture, Control, DATA_LEN, Header, MAX_CAPTURES, MAX_CONDITIONS, MAX_PROCESSES, MAX_READS,
-    POINT_EXEC, POINT_EXIT, POINT_LINKED, Record, counter, register, setting,
+    Capture, DATA_LEN, Header, MAX_CAPTURES, MAX_CONDITIONS, MAX_PROCESSES, MAX_READS, POINT_EXEC,
+    POINT_EXIT, POINT_LINKED, Record, Short, counter, register, setting,
 };
 
 /// Everything that happened, in order. User space sets the size.
@@ -143,6 +143,16 @@ pub fn capture(ctx: ProbeContext) -> u32 {
         return 0;
     }
 
+    let value = read_register(ctx.regs, program.register);
+    if program.read_count == 0 {
+        let short = Short {
+            header: header(program.point),
+            value,
+        };
+        output(&short, BPF_RB_NO_WAKEUP);
+        return 0;
+    }
+
     // Built on the stack, so that a hit that isn't kept costs no place in the ring buffer and is
     // never counted as lost.
     let mut record = MaybeUninit::<Record>::uninit();
@@ -152,7 +162,7 @@ pub fn capture(ctx: ProbeContext) -> u32 {
     let (record, data) = unsafe {
         (&raw mut (*record).header).write(header(program.point));
         let data = (&raw mut (*record).data).cast::<u64>();
-        data.write(read_register(ctx.regs, program.register));
+        data.write(value);
         for i in 1..DATA_LEN / 8 {
             data.add(i).write_volatile(0);
         }
@@ -176,7 +186,7 @@ pub fn capture(ctx: ProbeContext) -> u32 {
             break;
         }
         // SAFETY: `guard_at` is a multiple of 8 with 8 bytes of `data` behind it.
-        if read.guard != 0 && unsafe { data.add(guard_at).cast::<u64>().read() } != read.guard {
+        if unsafe { data.add(guard_at).cast::<u64>().read() } & read.guard_mask != read.guard {
             continue;
         }
         // SAFETY: `base` is a multiple of 8 with 8 bytes of `data` behind it.
@@ -228,7 +238,7 @@ pub fn executed(_ctx: RawTracePointContext) -> u32 {
 
 #[inline(always)]
 fn hold(point: u32) {
-    let control = Control {
+    let control = Short {
         header: header(point),
         value: 0,
     };
@@ -251,7 +261,7 @@ fn hold(point: u32) {
 /// A thread ends.
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub fn exited(ctx: RawTracePointContext) -> u32 {
-    let mut control = Control {
+    let mut control = Short {
         header: header(POINT_EXIT),
         value: 0,
     };

@@ -161,12 +161,13 @@ pub enum EventKind {
     Hooked(Buffer),
     /// An owning buffer ended without ever getting an address: the allocator threw.
     Failed(Buffer),
-    /// An owning buffer gives its memory back to the allocator.
-    Deallocate(Buffer),
+    /// An owning buffer gives its memory back to the allocator. Its object is all that an end tells:
+    /// the rest was told at its birth, and reading it again would cost the target time.
+    Deallocate(ObjectPointer),
     /// A non-owning buffer came into being.
     Create(Buffer),
     /// A non-owning buffer ended.
-    Destroy(Buffer),
+    Destroy(ObjectPointer),
     /// An allocator frees all that it ever gave (`AllocatorImpl::deallocate_buffers`, when a device
     /// closes).
     BulkFree(AllocatorPointer),

@@ -1,6 +1,6 @@
 //! The accounting of one process: the rules.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::devices::Devices;
 use super::{
@@ -58,9 +58,9 @@ pub struct Process {
     non_owning: HashMap<ObjectPointer, LiveBuffer>,
     /// The owning buffers of non-zero size by their place.
     places: HashMap<Place, ObjectPointer>,
-    /// Buffer objects that exist but hold no memory, with their address: hooked ones, and those
+    /// Buffer objects that exist but hold no memory: hooked ones, and those
     /// whose memory a bulk free took. TT-Metal may still deallocate them.
-    without_memory: HashMap<ObjectPointer, u64>,
+    without_memory: HashSet<ObjectPointer>,
     /// For each thread the mesh's buffer that it has just allocated, as long as nothing but
     /// buffers for the mesh's members followed.
     announcing: HashMap<u32, ObjectPointer>,
@@ -147,19 +147,19 @@ impl Process {
                     joined: self.learn_member(tid, &buffer),
                 }
             }
-            EventKind::Deallocate(buffer) => {
+            EventKind::Deallocate(object) => {
                 self.announcing.remove(&tid);
-                self.deallocate(&buffer, at, &mut implied)
+                self.deallocate(object, at, &mut implied)
             }
-            EventKind::Destroy(buffer) => {
+            EventKind::Destroy(object) => {
                 self.announcing.remove(&tid);
-                self.destroy(&buffer, at, &mut implied)
+                self.destroy(object, at, &mut implied)
             }
             EventKind::Hooked(buffer) => {
                 self.announcing.remove(&tid);
                 self.end_previous(buffer.object, at, &mut implied);
                 self.devices.note(buffer.device);
-                self.without_memory.insert(buffer.object, buffer.address);
+                self.without_memory.insert(buffer.object);
                 self.counters.hooked_allocations += 1;
                 Effect::Hooked
             }
@@ -216,16 +216,16 @@ impl Process {
 
     fn deallocate(
         &mut self,
-        buffer: &Buffer,
+        object: ObjectPointer,
         at: Nanoseconds,
         implied: &mut Vec<LiveBuffer>,
     ) -> Effect {
-        if let Some(live) = self.end_owning(buffer.object, at) {
+        if let Some(live) = self.end_owning(object, at) {
             return Effect::Deallocated(live);
         }
         // An object that is live as non-owning has ended, and an owning one has taken its place.
-        self.imply_destroy(buffer.object, implied);
-        if self.without_memory.remove(&buffer.object) == Some(buffer.address) {
+        self.imply_destroy(object, implied);
+        if self.without_memory.remove(&object) {
             return Effect::HadNoMemory;
         }
         self.counters.unmatched_deallocations += 1;
@@ -234,16 +234,16 @@ impl Process {
 
     fn destroy(
         &mut self,
-        buffer: &Buffer,
+        object: ObjectPointer,
         at: Nanoseconds,
         implied: &mut Vec<LiveBuffer>,
     ) -> Effect {
-        if let Some(live) = self.non_owning.remove(&buffer.object) {
+        if let Some(live) = self.non_owning.remove(&object) {
             self.counters.destroyed += 1;
             return Effect::Destroyed(live);
         }
-        self.imply_deallocation(buffer.object, at, implied);
-        self.without_memory.remove(&buffer.object);
+        self.imply_deallocation(object, at, implied);
+        self.without_memory.remove(&object);
         self.counters.unmatched_destroys += 1;
         Effect::Unmatched
     }
@@ -258,8 +258,7 @@ impl Process {
         let mut bytes = 0_u64;
         for live in &freed {
             self.close(live, at);
-            self.without_memory
-                .insert(live.buffer.object, live.buffer.address);
+            self.without_memory.insert(live.buffer.object);
             bytes = bytes.saturating_add(live.buffer.size);
         }
         Effect::BulkFreed {

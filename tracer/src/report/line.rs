@@ -59,6 +59,8 @@ pub struct EventLine {
 pub enum Detail {
     /// Of a line about one buffer.
     Buffer(BufferDetail),
+    /// Of an end whose buffer nobody saw born.
+    Unknown {},
     /// Of `bulk_free`.
     BulkFree {
         /// How many live owning buffers it freed.
@@ -155,12 +157,8 @@ impl EventLine {
                 end(EventName::Deallocate, note, live)
             }
             (EventKind::Destroy(_), Effect::Destroyed(live)) => end(EventName::Destroy, note, live),
-            (EventKind::Deallocate(buffer), _) => {
-                of_buffer(EventName::Deallocate, note, &buffer, None, None)
-            }
-            (EventKind::Destroy(buffer), _) => {
-                of_buffer(EventName::Destroy, note, &buffer, None, None)
-            }
+            (EventKind::Deallocate(_), _) => line(EventName::Deallocate, note, Detail::Unknown {}),
+            (EventKind::Destroy(_), _) => line(EventName::Destroy, note, Detail::Unknown {}),
             (EventKind::Allocate(buffer), _) => {
                 of_buffer(EventName::Allocate, note, &buffer, Some(false), Some(time))
             }

@@ -101,14 +101,14 @@ fn troubled() -> Story {
     second(EventKind::Allocate(buffer(0x10)));
     second(EventKind::BulkFree(ALLOCATOR));
     second(EventKind::Allocate(buffer(0x30)));
-    second(EventKind::Deallocate(buffer(0x40)));
-    second(EventKind::Destroy(view(0x50, chip(0), 0x1000, KIB)));
+    second(EventKind::Deallocate(buffer(0x40).object));
+    second(EventKind::Destroy(view(0x50, chip(0), 0x1000, KIB).object));
     for object in 0..1200 {
         second(EventKind::Hooked(owning(0x10_0000 + object, MESH, 0, KIB)));
     }
     second(EventKind::Failed(owning(0x60, MESH, 0, 64 * 1024 * MIB)));
     second(EventKind::Exit(Some(Exit::Signal(9))));
-    second(EventKind::Deallocate(buffer(0x30)));
+    second(EventKind::Deallocate(buffer(0x30).object));
     story.event(300, 300, EventKind::BulkFree(ALLOCATOR));
     story.event(300, 300, EventKind::Exit(None));
     story.event(0, 0, EventKind::Lost(1234));

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 use tracer_common::{
-    BLOCK_AT, Capture, Control, DATA_LEN, Header, POINT_EXEC, POINT_EXIT, POINT_LINKED,
+    BLOCK_AT, Capture, DATA_LEN, Header, POINT_EXEC, POINT_EXIT, POINT_LINKED, Short,
 };
 
 use super::plan::{BufferPlan, Location, Plan, PlanError, plan};
@@ -104,7 +104,7 @@ impl Stream {
             POINT_LINKED => Ok(Decoded::Linked { pid: header.pid }),
             POINT_EXIT => {
                 let status = record
-                    .get(size_of::<Header>()..size_of::<Control>())
+                    .get(size_of::<Header>()..size_of::<Short>())
                     .ok_or(length)?;
                 Ok(Decoded::ThreadExit {
                     pid: header.pid,
@@ -116,8 +116,13 @@ impl Stream {
                     .points
                     .get(point as usize)
                     .ok_or(DecodeError::Point(point))?;
+                // What reads nothing sends no more than the register.
+                let data_len = match known.plan.capture.read_count {
+                    0 => size_of::<u64>(),
+                    _ => DATA_LEN,
+                };
                 let data = record
-                    .get(size_of::<Header>()..size_of::<Header>() + DATA_LEN)
+                    .get(size_of::<Header>()..size_of::<Header>() + data_len)
                     .ok_or(length)?;
                 let kind = known.event(data, header.faults)?;
                 Ok(Decoded::Memory(Event {
@@ -135,19 +140,28 @@ impl KnownPoint {
     fn event(&self, data: &[u8], faults: u32) -> Result<EventKind, DecodeError> {
         let fields = Fields { data, faults };
         let object = fields.get(&self.plan.object)?;
+        let object_pointer = ObjectPointer(object);
         let Some(plan) = &self.plan.buffer else {
-            return Ok(EventKind::BulkFree(AllocatorPointer(object)));
+            return Ok(match self.kind {
+                PointKind::BulkFree => EventKind::BulkFree(AllocatorPointer(object)),
+                _ => EventKind::Deallocate(object_pointer),
+            });
         };
-        let buffer = self.buffer(&fields, plan, ObjectPointer(object))?;
-        Ok(match (self.kind, buffer.ownership) {
-            (PointKind::Allocate, _) if fields.get(&plan.hooked)? != 0 => EventKind::Hooked(buffer),
-            (PointKind::Allocate, _) => EventKind::Allocate(buffer),
-            (PointKind::Deallocate, _) => EventKind::Deallocate(buffer),
-            (PointKind::Create, _) => EventKind::Create(buffer),
+        let ownership = match fields.get(&plan.owns_data)? {
+            0 => Ownership::NonOwning,
+            1 => Ownership::Owning,
+            other => return Err(DecodeError::Ownership(other)),
+        };
+        if self.kind == PointKind::Destroy && ownership == Ownership::NonOwning {
+            return Ok(EventKind::Destroy(object_pointer));
+        }
+        let buffer = self.buffer(&fields, plan, object_pointer, ownership)?;
+        Ok(match self.kind {
             // The kernel's side sends only owning buffers that never got an address.
-            (PointKind::Destroy, Ownership::Owning) => EventKind::Failed(buffer),
-            (PointKind::Destroy, Ownership::NonOwning) => EventKind::Destroy(buffer),
-            (PointKind::BulkFree, _) => EventKind::BulkFree(buffer.allocator),
+            PointKind::Destroy => EventKind::Failed(buffer),
+            PointKind::Create => EventKind::Create(buffer),
+            _ if fields.get(&plan.hooked)? != 0 => EventKind::Hooked(buffer),
+            _ => EventKind::Allocate(buffer),
         })
     }
 
@@ -156,6 +170,7 @@ impl KnownPoint {
         fields: &Fields<'_>,
         plan: &BufferPlan,
         object: ObjectPointer,
+        ownership: Ownership,
     ) -> Result<Buffer, DecodeError> {
         let vtable = fields.get(&plan.device_vtable)?;
         let (kind, id) = if vtable == self.chip_vtable {
@@ -185,11 +200,7 @@ impl KnownPoint {
                 .as_ref()
                 .map(|location| fields.get(location))
                 .transpose()?,
-            ownership: match fields.get(&plan.owns_data)? {
-                0 => Ownership::NonOwning,
-                1 => Ownership::Owning,
-                other => return Err(DecodeError::Ownership(other)),
-            },
+            ownership,
         })
     }
 }

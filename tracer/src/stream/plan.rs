@@ -35,6 +35,7 @@ pub struct Plan {
     pub capture: Capture,
     /// The pointer to the buffer; at a bulk free, to the allocator.
     pub object: Location,
+    /// Where the fields stand; `None` where the object is all that is captured.
     pub buffer: Option<BufferPlan>,
 }
 
@@ -70,14 +71,44 @@ pub fn plan(abi: &Abi, point: &Point, bias: u64, number: u32) -> Result<Plan, Pl
     };
     let object = planner.object()?;
     let buffer = match point.kind {
-        PointKind::BulkFree => None,
-        _ => Some(planner.buffer(abi, bias, object)?),
+        // The rest of a freed buffer was told at its birth.
+        PointKind::BulkFree | PointKind::Deallocate => None,
+        PointKind::Allocate | PointKind::Create | PointKind::Destroy => {
+            Some(planner.buffer(abi, bias, object)?)
+        }
     };
     Ok(Plan {
         capture: planner.capture,
         object,
         buffer,
     })
+}
+
+/// What must stand in the data for a read to be done; the default is that it always is.
+#[derive(Clone, Copy, Default)]
+struct Guard {
+    at: u16,
+    mask: u64,
+    value: u64,
+}
+
+impl Guard {
+    fn word(location: Location, value: u64) -> Self {
+        Self {
+            at: location.at as u16,
+            mask: u64::MAX,
+            value,
+        }
+    }
+
+    fn byte(location: Location, value: u8) -> Self {
+        let shift = 8 * (location.at % 8);
+        Self {
+            at: (location.at & !7) as u16,
+            mask: 0xff << shift,
+            value: u64::from(value) << shift,
+        }
+    }
 }
 
 struct Planner<'a> {
@@ -124,14 +155,16 @@ impl Planner<'_> {
         from: Location,
         offset: i64,
         width: u8,
-        guard: Option<(Location, u64)>,
+        guard: Option<Guard>,
     ) -> Result<Location, PlanError> {
+        let guard = guard.unwrap_or_default();
         let index = self.read(Read {
             base: from.at as u16,
             to: at as u16,
             len: u16::from(width),
-            guard_at: guard.map_or(0, |(location, _)| location.at as u16),
-            guard: guard.map_or(0, |(_, value)| value),
+            guard_at: guard.at,
+            guard_mask: guard.mask,
+            guard: guard.value,
             offset,
         })?;
         Ok(Location {
@@ -239,16 +272,20 @@ impl Planner<'_> {
         if !device.at.is_multiple_of(8) {
             return Err(self.refuse(&fields.device.path, "a pointer must be aligned"));
         }
-        let vtable = self.small(device, 0, 8)?;
-        let chip = (vtable, bias.wrapping_add(abi.chip_vtable));
-        let mesh = (vtable, bias.wrapping_add(abi.mesh_vtable));
+        // A non-owning buffer's end needs no more than that. Without the vtable, the reads that it
+        // guards aren't done either.
+        let owning = (self.point.kind == PointKind::Destroy).then(|| Guard::byte(owns_data, 1));
+        let vtable = self.slot()?;
+        let vtable = self.small_at(vtable, device, 0, 8, owning)?;
+        let chip = Guard::word(vtable, bias.wrapping_add(abi.chip_vtable));
+        let mesh = Guard::word(vtable, bias.wrapping_add(abi.mesh_vtable));
         // A device is of one class only, so the two share a place.
         let id = self.slot()?;
         let chip_id = self.followed(id, device, &fields.chip_id.path, chip)?;
         let mesh_id = self.followed(id, device, &fields.mesh_id.path, mesh)?;
         let unique_id = match &fields.unique_id {
             // Births are what it serves; an end is told apart by the object's address.
-            Some(field) if matches!(self.point.kind, PointKind::Allocate | PointKind::Create) => {
+            Some(field) if self.point.kind != PointKind::Destroy => {
                 if field.path.derefs != *prefix {
                     return Err(
                         self.refuse(&field.path, "it isn't in the object that holds the size")
@@ -280,7 +317,7 @@ impl Planner<'_> {
         at: usize,
         from: Location,
         path: &FieldPath,
-        class: (Location, u64),
+        class: Guard,
     ) -> Result<Location, PlanError> {
         let mut location = from;
         for deref in &path.derefs {

@@ -257,7 +257,7 @@ fn after_anything_else_in_the_thread_a_buffer_shows_no_member() {
     assert_eq!(later(Some(EventKind::Allocate(other_mesh)), TID), [0]);
     assert_eq!(
         later(
-            Some(EventKind::Destroy(view(0x11, chip(0), 0x1000, KIB))),
+            Some(EventKind::Destroy(view(0x11, chip(0), 0x1000, KIB).object)),
             TID
         ),
         [0]
@@ -274,7 +274,7 @@ fn a_freed_mesh_buffer_shows_no_member() {
     let mut story = Story::default();
     let buffer = owning(0x10, MESH, 0x1000, 4 * KIB);
     story.allocate(buffer);
-    story.event(PID, TID + 1, EventKind::Deallocate(buffer));
+    story.event(PID, TID + 1, EventKind::Deallocate(buffer.object));
     story.create(view(0x90, chip(7), 0x1000, 4 * KIB));
     assert_eq!(members(&story, MESH), [] as [u32; 0]);
 }

@@ -163,7 +163,7 @@ fn live(seed: u64, steps: u32) -> (Story, Model) {
             }
             45..80 if !model.owning.is_empty() => {
                 let buffer = model.owning[random.below(model.owning.len() as u64) as usize];
-                let (event, outcome) = story.event(PID, tid, EventKind::Deallocate(buffer));
+                let (event, outcome) = story.event(PID, tid, EventKind::Deallocate(buffer.object));
                 assert!(matches!(outcome.effect, Effect::Deallocated(l) if l.buffer == buffer));
                 model.remove(|b| b.object == buffer.object, event.time);
                 objects.push(buffer.object.0);
@@ -171,7 +171,7 @@ fn live(seed: u64, steps: u32) -> (Story, Model) {
             80..97 if !model.non_owning.is_empty() => {
                 let which = random.below(model.non_owning.len() as u64) as usize;
                 let buffer = model.non_owning.swap_remove(which);
-                story.event(PID, tid, EventKind::Destroy(buffer));
+                story.event(PID, tid, EventKind::Destroy(buffer.object));
                 objects.push(buffer.object.0);
             }
             97 => {
@@ -285,9 +285,9 @@ fn with_events_missing_nothing_underflows_and_the_books_still_balance() {
             };
             let kind = match random.below(20) {
                 0..6 => EventKind::Allocate(owning),
-                6..10 => EventKind::Deallocate(owning),
+                6..10 => EventKind::Deallocate(owning.object),
                 10..14 => EventKind::Create(non_owning),
-                14..17 => EventKind::Destroy(non_owning),
+                14..17 => EventKind::Destroy(non_owning.object),
                 17 => EventKind::Hooked(owning),
                 18 => EventKind::Failed(owning),
                 _ => match random.below(10) {

@@ -25,11 +25,11 @@ fn every_kind() -> Vec<(u32, EventKind)> {
     [
         EventKind::Allocate(buffer),
         EventKind::Create(part),
-        EventKind::Deallocate(buffer),
-        EventKind::Destroy(part),
-        EventKind::Deallocate(other),
+        EventKind::Deallocate(buffer.object),
+        EventKind::Destroy(part.object),
+        EventKind::Deallocate(other.object),
         EventKind::Hooked(hooked),
-        EventKind::Deallocate(hooked),
+        EventKind::Deallocate(hooked.object),
         EventKind::Failed(hooked),
         EventKind::Allocate(other),
         EventKind::Allocate(Buffer {
@@ -40,7 +40,7 @@ fn every_kind() -> Vec<(u32, EventKind)> {
         EventKind::BulkFree(ALLOCATOR),
         EventKind::Lost(5),
         EventKind::Exit(Some(Exit::Signal(15))),
-        EventKind::Destroy(part),
+        EventKind::Destroy(part.object),
         EventKind::Exit(None),
     ]
     .map(|kind| (TID, kind))
@@ -58,8 +58,8 @@ fn the_end_of_an_owning_buffer_says_since_when_it_was_live() {
     let unknown = owning(0x20, chip(0), 0x2000, KIB);
     let text = lines(&[
         (7, EventKind::Allocate(buffer)),
-        (8, EventKind::Deallocate(buffer)),
-        (8, EventKind::Deallocate(unknown)),
+        (8, EventKind::Deallocate(buffer.object)),
+        (8, EventKind::Deallocate(unknown.object)),
     ]);
     let lines: Vec<Value> = text
         .lines()
@@ -98,7 +98,7 @@ fn adding_up_the_lines_gives_the_ledgers_totals() {
         };
         let kind = match (random >> 20) % 16 {
             0..8 => EventKind::Allocate(buffer),
-            8..14 => EventKind::Deallocate(buffer),
+            8..14 => EventKind::Deallocate(buffer.object),
             14 => EventKind::Hooked(Buffer {
                 address: 0,
                 ..buffer

@@ -75,6 +75,7 @@ pub fn main(progress: &Progress, options: &Options) -> Result<ExitCode> {
         println!("Tracing needs root: they run by sudo, which may ask for your password.");
     }
     for program in &programs {
+        println!("\n{}", test_name(program));
         // Not by cargo: under sudo it would leave root's files in the target directory.
         let mut command = sh::as_root("env")?;
         command
@@ -130,7 +131,6 @@ fn prepare(progress: &Progress) -> Result<Vec<(String, String)>> {
 
     let mut variables = vec![
         ("TT_MEMTRACE_BIN".to_owned(), text(&tracer)?),
-        ("RUST_BACKTRACE".to_owned(), "1".to_owned()),
         // As root under sudo they would leave files that the user can't remove.
         ("PYTHONDONTWRITEBYTECODE".to_owned(), "1".to_owned()),
     ];
@@ -163,6 +163,15 @@ fn test_programs(messages: &str) -> Result<Vec<PathBuf>> {
     }
     ensure!(!programs.is_empty(), "{WHOLE_PROGRAM} has no test program");
     Ok(programs)
+}
+
+/// `ttnn_run` of `…/deps/ttnn_run-0123456789abcdef`.
+fn test_name(program: &Path) -> String {
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    match name.rsplit_once('-') {
+        Some((name, _)) => name.to_owned(),
+        None => name.into_owned(),
+    }
 }
 
 /// Adds the test harness's own arguments.

@@ -161,6 +161,7 @@ fn test_programs(messages: &str) -> Result<Vec<PathBuf>> {
             programs.push(PathBuf::from(program));
         }
     }
+    programs.sort();
     ensure!(!programs.is_empty(), "{WHOLE_PROGRAM} has no test program");
     Ok(programs)
 }

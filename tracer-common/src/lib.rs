@@ -1,16 +1,23 @@
 //! What crosses between the kernel and user space: the capture programs that user space gives the
-//! kernel ([`Capture`]), and the records that come back ([`Record`], [`Control`]).
+//! kernel ([`Capture`]), and the records that come back: a [`Header`] and what is sent behind it.
 //!
 //! A capture program is generic: *which* memory to read is data, derived by user space from the
 //! traced library's own machine code. Nothing here knows TT-Metal.
 #![no_std]
 
-/// Bytes of target memory that one [`Record`] can carry.
-pub const DATA_LEN: usize = 184;
+/// A capture program works on so many bytes: first the scratch, which isn't sent, then the
+/// [`Header`], then what is sent behind it. Offsets below count from the start of all this.
+pub const WORKSPACE_LEN: usize = 248;
 
-/// The last place in [`Record::data`] where a [`Read`] may begin; the only one from which it may
-/// be longer than 8 bytes.
-pub const BLOCK_AT: usize = 56;
+/// Where the header stands in the workspace.
+pub const HEADER_AT: usize = 64;
+
+/// Where what is sent behind the header begins. The register that a capture program starts from
+/// stands here, too, so that it is sent.
+pub const SENT_AT: usize = HEADER_AT + size_of::<Header>();
+
+/// The last place in the workspace where a [`Read`] may put bytes.
+pub const BLOCK_AT: usize = 120;
 
 /// The most bytes that one [`Read`] can bring.
 pub const MAX_READ_LEN: usize = 120;
@@ -27,19 +34,19 @@ pub const MAX_CAPTURES: u32 = 64;
 /// Processes that can be watched at the same time.
 pub const MAX_PROCESSES: u32 = 1024;
 
-/// One read of the target's memory: `len` bytes at (the pointer that stands at `base` in
-/// [`Record::data`]) + `offset`, written to `data[to..to + len]`.
+/// One read of the target's memory: `len` bytes at (the pointer that stands at `base` in the
+/// workspace) + `offset`, put at `to`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Read {
-    /// Where in `data` the pointer stands. A multiple of 8, below [`DATA_LEN`].
+    /// Where the pointer stands. A multiple of 8.
     pub base: u16,
-    /// Where in `data` the bytes go. A multiple of 8, at most [`BLOCK_AT`].
+    /// Where the bytes go. A multiple of 8, at most [`BLOCK_AT`].
     pub to: u16,
     /// How many bytes, 1 to [`MAX_READ_LEN`].
     pub len: u16,
-    /// Only if the eight bytes that stand here in `data` (a multiple of 8), with `guard_mask`
-    /// applied, equal `guard`; where `guard_mask` is 0, always.
+    /// Only if the eight bytes that stand here (a multiple of 8), with `guard_mask` applied, equal
+    /// `guard`; where `guard_mask` is 0, always.
     pub guard_at: u16,
     pub guard_mask: u64,
     pub guard: u64,
@@ -47,8 +54,8 @@ pub struct Read {
     pub offset: i64,
 }
 
-/// Keep a record only if the byte at `at` in [`Record::data`] equals `value` (or another
-/// condition of the same capture holds).
+/// Keep a record only if the byte at `at` in the workspace equals `value` (or another condition of
+/// the same capture holds).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Condition {
@@ -58,9 +65,10 @@ pub struct Condition {
 
 /// What to record when a probe point is hit.
 ///
-/// `data[0..8]` is filled with the register `register`. Where there is nothing to read, that is sent
-/// as a [`Short`] record. Otherwise `reads` are done in order, each able to use what an earlier one
-/// brought, and a [`Record`] is sent, unless there are conditions and none of them holds.
+/// The register `register` is put at 0 and at [`SENT_AT`]. Where there is nothing to read, that is
+/// sent as a [`Short`] record. Otherwise `reads` are done in order, each able to use what an earlier
+/// one brought, and the header and `sent` bytes behind it are sent, unless there are conditions and
+/// none of them holds.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Capture {
@@ -72,6 +80,10 @@ pub struct Capture {
     pub condition_count: u32,
     /// The conditions are looked at after so many reads; the rest is read only if they hold.
     pub condition_after: u32,
+    /// Not 0: if the first condition holds, the register is all that is sent, as a [`Short`] record.
+    pub short_on_first: u32,
+    /// How many bytes to send from [`SENT_AT`] on.
+    pub sent: u32,
     pub reserved: u32,
     pub reads: [Read; MAX_READS],
     pub conditions: [Condition; MAX_CONDITIONS],
@@ -122,14 +134,6 @@ pub struct Header {
     pub faults: u32,
 }
 
-/// One hit of a capture program.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record {
-    pub header: Header,
-    pub data: [u8; DATA_LEN],
-}
-
 /// A header and one number: the register of a capture program that reads nothing, or what is told
 /// of the `POINT_` numbers.
 #[repr(C)]
@@ -155,11 +159,10 @@ pub mod setting {
     pub const COUNT: u32 = 2;
 }
 
-const _: () = assert!(size_of::<Header>() == 24);
-const _: () = assert!(size_of::<Record>() == 24 + DATA_LEN);
-const _: () = assert!(DATA_LEN.is_multiple_of(8));
-// The kernel side masks `Read::to` with 0x38 and `Read::len` with 0x7f.
-const _: () = assert!(BLOCK_AT == 0x38 && BLOCK_AT + 0x7f <= DATA_LEN && MAX_READ_LEN <= 0x7f);
+const _: () = assert!(size_of::<Header>() == 24 && HEADER_AT.is_multiple_of(8));
+// The kernel side masks `Read::to` with 0x78 and `Read::len` with 0x7f.
+const _: () = assert!(BLOCK_AT <= 0x78 && MAX_READ_LEN <= 0x7f);
+const _: () = assert!(BLOCK_AT + 0x7f <= WORKSPACE_LEN && WORKSPACE_LEN.is_multiple_of(8));
 
 /// Types that can be passed through a BPF map as they are.
 ///
@@ -167,11 +170,5 @@ const _: () = assert!(BLOCK_AT == 0x38 && BLOCK_AT + 0x7f <= DATA_LEN && MAX_REA
 /// Implemented only by `repr(C)` types without padding, for which every bit pattern is valid.
 pub unsafe trait Plain: Copy + 'static {}
 
-// SAFETY: `repr(C)`; integers only; no padding (u64, 4 × u32).
-unsafe impl Plain for Header {}
-// SAFETY: `repr(C)`; a `Header` and bytes; no padding (asserted above).
-unsafe impl Plain for Record {}
-// SAFETY: `repr(C)`; a `Header` (24 bytes, alignment 8) and a u64; no padding.
-unsafe impl Plain for Short {}
-// SAFETY: `repr(C)`; six u32, then `Read`s of 4 × u16, 2 × u64 and an i64, then u16 pairs; no padding.
+// SAFETY: `repr(C)`; eight u32, then `Read`s of 4 × u16, 2 × u64 and an i64, then u16 pairs; no padding.
 unsafe impl Plain for Capture {}

@@ -27,8 +27,8 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::warn;
 use tracer_common::{
-    Capture, DATA_LEN, Header, MAX_CAPTURES, MAX_CONDITIONS, MAX_PROCESSES, MAX_READS, POINT_EXEC,
-    POINT_EXIT, POINT_LINKED, Record, Short, counter, register, setting,
+    Capture, Condition, HEADER_AT, Header, MAX_CAPTURES, MAX_PROCESSES, MAX_READS, POINT_EXEC,
+    POINT_EXIT, POINT_LINKED, SENT_AT, Short, WORKSPACE_LEN, counter, register, setting,
 };
 
 /// Everything that happened, in order. User space sets the size.
@@ -73,13 +73,22 @@ fn header(point: u32) -> Header {
 }
 
 #[inline(always)]
-fn output<T>(value: &T, flags: u32) {
-    // SAFETY: `value` is `size_of::<T>()` initialized bytes; the map is a ring buffer.
+fn output_short(short: &Short, flags: u32) {
+    let bytes = (short as *const Short).cast_mut().cast();
+    // SAFETY: a `Short` has no padding.
+    unsafe { output(bytes, size_of::<Short>(), flags) }
+}
+
+/// # Safety
+/// `len` bytes from `bytes` on are initialized.
+#[inline(always)]
+unsafe fn output(bytes: *mut u8, len: usize, flags: u32) {
+    // SAFETY: the caller's promise; the map is a ring buffer.
     let result = unsafe {
         bpf_ringbuf_output(
             (&raw const EVENTS).cast_mut().cast(),
-            (value as *const T).cast_mut().cast(),
-            size_of::<T>() as u64,
+            bytes.cast(),
+            len as u64,
             u64::from(flags),
         )
     };
@@ -145,80 +154,101 @@ pub fn capture(ctx: ProbeContext) -> u32 {
 
     let value = read_register(ctx.regs, program.register);
     if program.read_count == 0 {
-        let short = Short {
-            header: header(program.point),
-            value,
-        };
-        output(&short, BPF_RB_NO_WAKEUP);
-        return 0;
+        return short(program.point, value);
     }
 
-    // Built on the stack, so that a hit that isn't kept costs no place in the ring buffer and is
-    // never counted as lost.
-    let mut record = MaybeUninit::<Record>::uninit();
-    let record = record.as_mut_ptr();
-    // SAFETY: `record` is valid for writes and aligned; the whole of it is initialized here, the
-    // data by words: the compiler's own way is a loop over bytes.
-    let (record, data) = unsafe {
-        (&raw mut (*record).header).write(header(program.point));
-        let data = (&raw mut (*record).data).cast::<u64>();
-        data.write(value);
-        for i in 1..DATA_LEN / 8 {
-            data.add(i).write_volatile(0);
-        }
-        (&mut *record, data.cast::<u8>())
-    };
+    // On the stack, so that a hit that isn't kept costs no place in the ring buffer and is never
+    // counted as lost.
+    let mut workspace = MaybeUninit::<[u64; WORKSPACE_LEN / 8]>::uninit();
+    let words = workspace.as_mut_ptr().cast::<u64>();
+    for i in 0..WORKSPACE_LEN / 8 {
+        // By words: the compiler's own way to zero an array is a loop over bytes.
+        // SAFETY: `i` is within the array.
+        unsafe { words.add(i).write_volatile(0) };
+    }
+    // SAFETY: both are multiples of 8 within the array.
+    unsafe {
+        words.write(value);
+        words.add(SENT_AT / 8).write(value);
+    }
+    let data = words.cast::<u8>();
 
+    let mut faults = 0;
     for (i, read) in program.reads.iter().enumerate().take(MAX_READS) {
-        if i as u32 == program.condition_after && !wanted(program, data) {
-            return 0;
+        if i as u32 == program.condition_after && program.condition_count != 0 {
+            let first = holds(&program.conditions[0], data);
+            if first && program.short_on_first != 0 {
+                return short(program.point, value);
+            }
+            if !first
+                && !program.conditions[1..]
+                    .iter()
+                    .any(|condition| holds(condition, data))
+            {
+                return 0;
+            }
         }
         if i as u32 >= program.read_count {
             break;
         }
         // Masks, not comparisons: the verifier follows them through whatever the compiler does, and
-        // they keep each access within `data` (the assertions in `tracer_common`).
+        // they keep each access within the workspace (the assertions in `tracer_common`).
         let base = usize::from(read.base) & 0xf8;
         let guard_at = usize::from(read.guard_at) & 0xf8;
-        let to = usize::from(read.to) & 0x38;
+        let to = usize::from(read.to) & 0x78;
         let len = usize::from(read.len) & 0x7f;
-        if base > DATA_LEN - 8 || guard_at > DATA_LEN - 8 {
+        if base > WORKSPACE_LEN - 8 || guard_at > WORKSPACE_LEN - 8 {
             break;
         }
-        // SAFETY: `guard_at` is a multiple of 8 with 8 bytes of `data` behind it.
+        // SAFETY: `guard_at` is a multiple of 8 with 8 bytes of the workspace behind it.
         if unsafe { data.add(guard_at).cast::<u64>().read() } & read.guard_mask != read.guard {
             continue;
         }
-        // SAFETY: `base` is a multiple of 8 with 8 bytes of `data` behind it.
+        // SAFETY: `base` is a multiple of 8 with 8 bytes of the workspace behind it.
         let pointer = unsafe { data.add(base).cast::<u64>().read() };
         let from = pointer.wrapping_add(read.offset as u64) as *const c_void;
-        // SAFETY: `to + len` is within `data`; the helper checks `from`.
-        if unsafe { bpf_probe_read_user(data.add(to).cast(), len as u32, from) } != 0 {
-            record.header.faults |= 1 << i;
-        }
+        // SAFETY: `to + len` is within the workspace; the helper checks `from`.
+        let result = unsafe { bpf_probe_read_user(data.add(to).cast(), len as u32, from) };
+        // The sign of an error, without a branch: the verifier would follow both ways of each read
+        // apart from all others, and give up.
+        faults |= ((result as u64 >> 63) as u32) << i;
     }
-    if record.header.faults != 0 {
-        warn!(
-            &ctx,
-            "probe {}: reads failed: {:x}", program.point, record.header.faults
-        );
+    if faults != 0 {
+        warn!(&ctx, "probe {}: reads failed: {:x}", program.point, faults);
     }
-    output(record, BPF_RB_NO_WAKEUP);
+    let header = Header {
+        faults,
+        ..header(program.point)
+    };
+    // SAFETY: the header has its own place in the workspace, aligned.
+    unsafe { data.add(HEADER_AT).cast::<Header>().write(header) };
+    let len = program.sent as usize + size_of::<Header>();
+    if len > WORKSPACE_LEN - HEADER_AT {
+        return 0;
+    }
+    // SAFETY: `len` bytes from the header on are within the workspace, all of it initialized.
+    unsafe { output(data.add(HEADER_AT), len, BPF_RB_NO_WAKEUP) };
     0
 }
 
-/// Whether any of the conditions holds, or there are none.
 #[inline(always)]
-fn wanted(program: &Capture, data: *const u8) -> bool {
-    let mut wanted = program.condition_count == 0;
-    for (i, condition) in program.conditions.iter().enumerate().take(MAX_CONDITIONS) {
-        let at = usize::from(condition.at) & 0xff;
-        if (i as u32) < program.condition_count && at < DATA_LEN {
-            // SAFETY: `at` is within `data`.
-            wanted |= u16::from(unsafe { data.add(at).read() }) == condition.value;
-        }
-    }
-    wanted
+fn short(point: u32, value: u64) -> u32 {
+    output_short(
+        &Short {
+            header: header(point),
+            value,
+        },
+        BPF_RB_NO_WAKEUP,
+    );
+    0
+}
+
+/// Whether a byte of the workspace is as the condition wants it.
+#[inline(always)]
+fn holds(condition: &Condition, data: *const u8) -> bool {
+    let at = usize::from(condition.at) & 0xff;
+    // SAFETY: `at` is within the workspace.
+    at < WORKSPACE_LEN && u16::from(unsafe { data.add(at).read() }) == condition.value
 }
 
 /// At the dynamic linker's `_dl_debug_state`: reports it for a watched process; stops one that we
@@ -254,7 +284,7 @@ fn hold(point: u32) {
         unsafe { bpf_send_signal(SIGSTOP) };
     }
     if held || watched {
-        output(&control, BPF_RB_FORCE_WAKEUP);
+        output_short(&control, BPF_RB_FORCE_WAKEUP);
     }
 }
 
@@ -282,7 +312,7 @@ pub fn exited(ctx: RawTracePointContext) -> u32 {
             control.value = u64::from(code);
         }
     }
-    output(&control, BPF_RB_FORCE_WAKEUP);
+    output_short(&control, BPF_RB_FORCE_WAKEUP);
     0
 }
 

@@ -1,9 +1,7 @@
 //! Records in, events out.
 
 use thiserror::Error;
-use tracer_common::{
-    BLOCK_AT, Capture, DATA_LEN, Header, POINT_EXEC, POINT_EXIT, POINT_LINKED, Short,
-};
+use tracer_common::{Capture, Header, POINT_EXEC, POINT_EXIT, POINT_LINKED, SENT_AT, Short};
 
 use super::plan::{BufferPlan, Location, Plan, PlanError, plan};
 use crate::{
@@ -116,15 +114,16 @@ impl Stream {
                     .points
                     .get(point as usize)
                     .ok_or(DecodeError::Point(point))?;
-                // What reads nothing sends no more than the register.
-                let data_len = match known.plan.capture.read_count {
-                    0 => size_of::<u64>(),
-                    _ => DATA_LEN,
+                let sent = &record[size_of::<Header>()..];
+                let kind = match (known.kind, sent.len()) {
+                    (PointKind::Allocate | PointKind::Create, 8) => return Err(length),
+                    (kind, 8) => short(kind, number(sent)),
+                    (_, len) if len == known.plan.capture.sent as usize => known.event(Fields {
+                        sent,
+                        faults: header.faults,
+                    })?,
+                    _ => return Err(length),
                 };
-                let data = record
-                    .get(size_of::<Header>()..size_of::<Header>() + data_len)
-                    .ok_or(length)?;
-                let kind = known.event(data, header.faults)?;
                 Ok(Decoded::Memory(Event {
                     pid: header.pid,
                     tid: header.tid,
@@ -137,15 +136,11 @@ impl Stream {
 }
 
 impl KnownPoint {
-    fn event(&self, data: &[u8], faults: u32) -> Result<EventKind, DecodeError> {
-        let fields = Fields { data, faults };
+    fn event(&self, fields: Fields<'_>) -> Result<EventKind, DecodeError> {
         let object = fields.get(&self.plan.object)?;
         let object_pointer = ObjectPointer(object);
         let Some(plan) = &self.plan.buffer else {
-            return Ok(match self.kind {
-                PointKind::BulkFree => EventKind::BulkFree(AllocatorPointer(object)),
-                _ => EventKind::Deallocate(object_pointer),
-            });
+            return Ok(short(self.kind, object));
         };
         let ownership = match fields.get(&plan.owns_data)? {
             0 => Ownership::NonOwning,
@@ -153,7 +148,7 @@ impl KnownPoint {
             other => return Err(DecodeError::Ownership(other)),
         };
         if self.kind == PointKind::Destroy && ownership == Ownership::NonOwning {
-            return Ok(EventKind::Destroy(object_pointer));
+            return Ok(short(self.kind, object));
         }
         let buffer = self.buffer(&fields, plan, object_pointer, ownership)?;
         Ok(match self.kind {
@@ -205,8 +200,18 @@ impl KnownPoint {
     }
 }
 
+/// What an end says of which the object is all that is told.
+fn short(kind: PointKind, object: u64) -> EventKind {
+    match kind {
+        PointKind::BulkFree => EventKind::BulkFree(AllocatorPointer(object)),
+        PointKind::Destroy => EventKind::Destroy(ObjectPointer(object)),
+        _ => EventKind::Deallocate(ObjectPointer(object)),
+    }
+}
+
+/// What was sent of a capture program's workspace.
 struct Fields<'a> {
-    data: &'a [u8],
+    sent: &'a [u8],
     faults: u32,
 }
 
@@ -218,9 +223,8 @@ impl Fields<'_> {
                 needed: location.needs,
             });
         }
-        let bytes = self
-            .data
-            .get(location.at..location.at + usize::from(location.width));
+        let at = location.at.saturating_sub(SENT_AT);
+        let bytes = self.sent.get(at..at + usize::from(location.width));
         Ok(bytes.map(number).unwrap_or_default())
     }
 }
@@ -255,5 +259,3 @@ fn exit(status: u64) -> Option<Exit> {
         signal => Exit::Signal(signal),
     })
 }
-
-const _: () = assert!(BLOCK_AT.is_multiple_of(8));

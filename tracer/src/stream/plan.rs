@@ -2,10 +2,19 @@
 
 use thiserror::Error;
 use tracer_common::{
-    BLOCK_AT, Capture, Condition, MAX_CONDITIONS, MAX_READ_LEN, MAX_READS, Read, register,
+    BLOCK_AT, Capture, Condition, HEADER_AT, MAX_CONDITIONS, MAX_READ_LEN, MAX_READS, Read,
+    SENT_AT, register,
 };
 
 use crate::abi::{Abi, FieldPath, Holder, Point, PointKind};
+
+/// Where the unique id is put, behind the object.
+const UNIQUE_ID_AT: usize = SENT_AT + 8;
+/// Where the device's vtable pointer is put, which tells its class.
+const DEVICE_VTABLE_AT: usize = SENT_AT + 16;
+/// Where the device's number is put, whatever its class.
+const DEVICE_ID_AT: usize = SENT_AT + 24;
+const _: () = assert!(DEVICE_ID_AT + 8 <= BLOCK_AT);
 
 /// A library's layout that doesn't fit into a capture program.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -20,7 +29,7 @@ pub enum PlanError {
     },
 }
 
-/// Where in a record's data a field's bytes stand.
+/// Where in the workspace a field's bytes stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Location {
     pub at: usize,
@@ -135,7 +144,7 @@ impl Planner<'_> {
     /// A place of its own for a read of at most 8 bytes.
     fn slot(&mut self) -> Result<usize, PlanError> {
         let at = self.next_slot;
-        if at >= BLOCK_AT {
+        if at >= HEADER_AT {
             return Err(PlanError::TooManyReads {
                 point: self.point.function.clone(),
             });
@@ -177,7 +186,7 @@ impl Planner<'_> {
     /// The pointer to the object, from where the probe point has it.
     fn object(&mut self) -> Result<Location, PlanError> {
         let mut location = Location {
-            at: 0,
+            at: SENT_AT,
             width: 8,
             needs: 0,
         };
@@ -185,11 +194,18 @@ impl Planner<'_> {
             Holder::Register(register) => self.capture.register = register,
             Holder::Stack(offset) => {
                 self.capture.register = register::RSP;
-                location = self.small(location, offset, 8)?;
+                let at = if self.point.derefs.is_empty() {
+                    SENT_AT
+                } else {
+                    self.slot()?
+                };
+                location = self.small_at(at, location, offset, 8, None)?;
             }
         }
-        for deref in &self.point.derefs {
-            location = self.small(location, *deref, 8)?;
+        for (i, deref) in self.point.derefs.iter().enumerate() {
+            let last = i + 1 == self.point.derefs.len();
+            let at = if last { SENT_AT } else { self.slot()? };
+            location = self.small_at(at, location, *deref, 8, None)?;
         }
         Ok(location)
     }
@@ -265,8 +281,11 @@ impl Planner<'_> {
             ];
             self.capture.conditions = conditions;
             self.capture.condition_count = MAX_CONDITIONS as u32;
+            // Of non-owning ones, the object is all that is needed.
+            self.capture.short_on_first = u32::from(object.needs == 0);
         }
         self.capture.condition_after = self.capture.read_count;
+        self.capture.sent = (BLOCK_AT - SENT_AT) as u32 + (end - start) as u32;
 
         let device = in_block(&fields.device.path);
         if !device.at.is_multiple_of(8) {
@@ -275,14 +294,11 @@ impl Planner<'_> {
         // A non-owning buffer's end needs no more than that. Without the vtable, the reads that it
         // guards aren't done either.
         let owning = (self.point.kind == PointKind::Destroy).then(|| Guard::byte(owns_data, 1));
-        let vtable = self.slot()?;
-        let vtable = self.small_at(vtable, device, 0, 8, owning)?;
+        let vtable = self.small_at(DEVICE_VTABLE_AT, device, 0, 8, owning)?;
         let chip = Guard::word(vtable, bias.wrapping_add(abi.chip_vtable));
         let mesh = Guard::word(vtable, bias.wrapping_add(abi.mesh_vtable));
-        // A device is of one class only, so the two share a place.
-        let id = self.slot()?;
-        let chip_id = self.followed(id, device, &fields.chip_id.path, chip)?;
-        let mesh_id = self.followed(id, device, &fields.mesh_id.path, mesh)?;
+        let chip_id = self.device_id(device, &fields.chip_id.path, chip)?;
+        let mesh_id = self.device_id(device, &fields.mesh_id.path, mesh)?;
         let unique_id = match &fields.unique_id {
             // Births are what it serves; an end is told apart by the object's address.
             Some(field) if self.point.kind != PointKind::Destroy => {
@@ -291,7 +307,8 @@ impl Planner<'_> {
                         self.refuse(&field.path, "it isn't in the object that holds the size")
                     );
                 }
-                Some(self.small(base, field.path.offset, field.path.width)?)
+                let FieldPath { offset, width, .. } = field.path;
+                Some(self.small_at(UNIQUE_ID_AT, base, offset, width, None)?)
             }
             _ => None,
         };
@@ -311,18 +328,18 @@ impl Planner<'_> {
         })
     }
 
-    /// A field of the object at `from`, read only for objects of one class.
-    fn followed(
+    /// A device's number, read only for devices of one class.
+    fn device_id(
         &mut self,
-        at: usize,
-        from: Location,
+        device: Location,
         path: &FieldPath,
         class: Guard,
     ) -> Result<Location, PlanError> {
-        let mut location = from;
+        let mut location = device;
         for deref in &path.derefs {
+            let at = self.slot()?;
             location = self.small_at(at, location, *deref, 8, Some(class))?;
         }
-        self.small_at(at, location, path.offset, path.width, Some(class))
+        self.small_at(DEVICE_ID_AT, location, path.offset, path.width, Some(class))
     }
 }

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use tracer_common::{
-    BLOCK_AT, Capture, DATA_LEN, Header, POINT_EXEC, POINT_EXIT, POINT_LINKED, register,
+    BLOCK_AT, Capture, Condition, Header, MAX_READ_LEN, POINT_EXEC, POINT_EXIT, POINT_LINKED,
+    SENT_AT, WORKSPACE_LEN, register,
 };
 
 use super::{DecodeError, Decoded, PlanError, Stream, plan::plan};
@@ -69,60 +70,59 @@ impl Memory {
 
 /// What the kernel's side does (`tracer-ebpf`, `capture`).
 fn execute(capture: &Capture, registers: [u64; 16], memory: &Memory) -> Option<Vec<u8>> {
-    let mut data = vec![0; DATA_LEN];
-    data[..8].copy_from_slice(&registers[capture.register as usize].to_le_bytes());
-    let word = |data: &[u8], at: usize| u64::from_le_bytes(data[at..at + 8].try_into().unwrap());
-    let wanted = |data: &[u8]| {
-        let conditions = &capture.conditions[..capture.condition_count as usize];
-        conditions.is_empty()
-            || conditions
-                .iter()
-                .any(|c| u16::from(data[usize::from(c.at)]) == c.value)
-    };
+    let value = registers[capture.register as usize].to_le_bytes();
+    let short = || Some(record(capture.point, 0, &value));
     if capture.read_count == 0 {
-        return Some(record(capture.point, 0, 1_500, &data[..8]));
+        return short();
     }
+    let mut workspace = vec![0; WORKSPACE_LEN];
+    workspace[..8].copy_from_slice(&value);
+    workspace[SENT_AT..SENT_AT + 8].copy_from_slice(&value);
+    let word =
+        |bytes: &[u8], at: u16| u64::from_le_bytes(bytes[at.into()..][..8].try_into().unwrap());
     let mut faults = 0_u32;
     for i in 0..=capture.read_count {
-        if i == capture.condition_after && !wanted(&data) {
-            return None;
+        if i == capture.condition_after && capture.condition_count > 0 {
+            let holds = |c: &Condition| u16::from(workspace[usize::from(c.at)]) == c.value;
+            if holds(&capture.conditions[0]) && capture.short_on_first != 0 {
+                return short();
+            }
+            if !capture.conditions.iter().any(holds) {
+                return None;
+            }
         }
-        let Some(read) = capture
-            .reads
-            .get(i as usize)
-            .filter(|_| i < capture.read_count)
-        else {
+        let read = capture.reads.get(i as usize);
+        let Some(read) = read.filter(|_| i < capture.read_count) else {
             break;
         };
+        let (to, len) = (usize::from(read.to), usize::from(read.len));
         assert!(
-            read.base % 8 == 0 && read.guard_at % 8 == 0 && read.to % 8 == 0,
+            read.base % 8 == 0 && read.guard_at % 8 == 0 && to % 8 == 0,
             "{read:?}"
         );
-        assert!(
-            read.len <= 8 || usize::from(read.to) == BLOCK_AT,
-            "{read:?}"
-        );
-        if word(&data, usize::from(read.guard_at)) & read.guard_mask != read.guard {
+        assert!(to <= BLOCK_AT && len <= MAX_READ_LEN, "{read:?}");
+        if word(&workspace, read.guard_at) & read.guard_mask != read.guard {
             continue;
         }
-        let from = word(&data, usize::from(read.base)).wrapping_add_signed(read.offset);
-        let to = usize::from(read.to);
-        let bytes = memory.read(from, usize::from(read.len)).unwrap_or_else(|| {
+        let from = word(&workspace, read.base).wrapping_add_signed(read.offset);
+        let bytes = memory.read(from, len).unwrap_or_else(|| {
             faults |= 1 << i;
-            vec![0; usize::from(read.len)]
+            vec![0; len]
         });
-        data[to..to + bytes.len()].copy_from_slice(&bytes);
+        workspace[to..to + len].copy_from_slice(&bytes);
     }
-    Some(record(capture.point, faults, 1_500, &data))
+    let sent = &workspace[SENT_AT..SENT_AT + capture.sent as usize];
+    Some(record(capture.point, faults, sent))
 }
 
-fn record(point: u32, faults: u32, time_ns: u64, data: &[u8]) -> Vec<u8> {
-    let mut bytes = time_ns.to_le_bytes().to_vec();
+/// A record of 1,500 ns by the kernel's clock.
+fn record(point: u32, faults: u32, sent: &[u8]) -> Vec<u8> {
+    let mut bytes = 1_500_u64.to_le_bytes().to_vec();
     for word in [PID, TID, point, faults] {
         bytes.extend(word.to_le_bytes());
     }
     assert_eq!(bytes.len(), size_of::<Header>());
-    bytes.extend(data);
+    bytes.extend(sent);
     bytes
 }
 
@@ -403,7 +403,7 @@ fn fields_that_lie_too_far_apart_are_refused() {
 #[test]
 fn control_records_are_told_apart() {
     let stream = Stream::new(0);
-    let control = |point, value: u64| stream.decode(&record(point, 0, 0, &value.to_le_bytes()));
+    let control = |point, value: u64| stream.decode(&record(point, 0, &value.to_le_bytes()));
     assert_eq!(control(POINT_EXEC, 0), Ok(Decoded::Executed { pid: PID }));
     assert_eq!(control(POINT_LINKED, 0), Ok(Decoded::Linked { pid: PID }));
     let exit = |status| control(POINT_EXIT, status);
@@ -444,11 +444,11 @@ fn records_of_another_shape_are_refused() {
     let stream = Stream::new(0);
     assert_eq!(stream.decode(&[0; 7]), Err(DecodeError::Length(7)));
     assert_eq!(
-        stream.decode(&record(POINT_EXIT, 0, 0, &[0; 3])),
+        stream.decode(&record(POINT_EXIT, 0, &[0; 3])),
         Err(DecodeError::Length(27))
     );
     assert_eq!(
-        stream.decode(&record(17, 0, 0, &[0; DATA_LEN])),
+        stream.decode(&record(17, 0, &[0; 128])),
         Err(DecodeError::Point(17))
     );
 }

@@ -26,7 +26,7 @@ def run(count):
     empty, deallocate = ttnn.empty, ttnn.deallocate
     shape, dtype, layout = (1, 1, 32, 32), ttnn.bfloat16, ttnn.TILE_LAYOUT
     # The other processes have had the caches meanwhile.
-    for _ in range(count // 10):
+    for _ in range(count // 5):
         deallocate(empty(shape, dtype, layout, device))
     start = time.perf_counter_ns()
     for _ in range(count):

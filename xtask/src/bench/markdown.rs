@@ -31,7 +31,7 @@ pub fn document(measured: &[Measured], options: &Options) -> Result<String> {
     text.push_str(
         "\nOne machine, shared and noisy: the microseconds are only its own, the ratios are what \
          counts. All ways of tracing are measured in one run: four processes, each with its own copy \
-         of the library, take turns of some milliseconds, and only neighbouring turns are compared. \
+         of the library, take turns of some ten milliseconds, and only neighbouring turns are compared. \
          \"Added\" is the median difference from the untraced neighbour; brackets hold the quartiles \
          of all turns or, after \"rounds\", the least and the most that one round gave.\n",
     );

@@ -38,10 +38,10 @@ pub struct Options {
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Turns of each process in a round.
-    #[arg(long, default_value_t = 400)]
+    #[arg(long, default_value_t = 200)]
     turns: usize,
     /// Allocations in a turn.
-    #[arg(long, default_value_t = 300)]
+    #[arg(long, default_value_t = 1000)]
     allocations: u32,
     /// Print the table only.
     #[arg(long)]
@@ -198,11 +198,11 @@ impl Bench<'_> {
         let mut all = [0.0; N];
         for (hits, functions) in all.iter_mut().zip(functions) {
             let tracer = Tracer::counting_probes(looper.pid(), library, functions, &dir)?;
-            // The loop adds a tenth to warm up.
+            // The loop adds a fifth to warm up.
             let calls = 1000;
             looper.run(calls)?;
             let counted = tracer::counted(&tracer.stop()?, functions.len())?;
-            *hits = counted.iter().sum::<u64>() as f64 / f64::from(calls + calls / 10);
+            *hits = counted.iter().sum::<u64>() as f64 / f64::from(calls + calls / 5);
         }
         Ok(all)
     }

@@ -2,9 +2,10 @@
 //!
 //! On a shared machine the same loop takes half or twice as long from one second to the next, so
 //! nothing is compared across seconds. Four processes run the loop, one untraced, the others traced
-//! each in its own way; they take turns of a few milliseconds, in an order that rotates, and only
-//! neighbouring turns are compared. Each process has its own copy of the library, so that nobody's
-//! probes touch another. A round starts all of them anew and swaps the copies.
+//! each in its own way; they take turns of some ten milliseconds, in an order that rotates, and only
+//! neighbouring turns are compared. (With shorter turns it is cold caches that are measured.) Each
+//! process has its own copy of the library, so that nobody's probes touch another. A round starts
+//! all of them anew and swaps the copies.
 
 mod looper;
 mod markdown;

@@ -12,6 +12,12 @@ pub const WORKSPACE_LEN: usize = 248;
 /// Where the header stands in the workspace.
 pub const HEADER_AT: usize = 64;
 
+/// The last word of the scratch: see [`Capture::known_by`].
+pub const KNOWN_AT: usize = HEADER_AT - 8;
+
+/// Objects that can be known at the same time.
+pub const MAX_KNOWN: u32 = 64;
+
 /// Where what is sent behind the header begins. The register that a capture program starts from
 /// stands here, too, so that it is sent.
 pub const SENT_AT: usize = HEADER_AT + size_of::<Header>();
@@ -84,6 +90,12 @@ pub struct Capture {
     pub short_on_first: u32,
     /// How many bytes to send from [`SENT_AT`] on.
     pub sent: u32,
+    /// Not 0: the pointer that stands here (a multiple of 8) is to an object that needn't be read
+    /// again if it was sent before. Looked at with the conditions; where the object is known, the
+    /// word at [`KNOWN_AT`] becomes 1, for reads to be guarded by.
+    pub known_by: u32,
+    /// Not 0: a hit makes all known objects unknown.
+    pub forget: u32,
     pub reserved: u32,
     pub reads: [Read; MAX_READS],
     pub conditions: [Condition; MAX_CONDITIONS],
@@ -170,5 +182,5 @@ const _: () = assert!(BLOCK_AT + 0x7f <= WORKSPACE_LEN && WORKSPACE_LEN.is_multi
 /// Implemented only by `repr(C)` types without padding, for which every bit pattern is valid.
 pub unsafe trait Plain: Copy + 'static {}
 
-// SAFETY: `repr(C)`; eight u32, then `Read`s of 4 × u16, 2 × u64 and an i64, then u16 pairs; no padding.
+// SAFETY: `repr(C)`; ten u32, then `Read`s of 4 × u16, 2 × u64 and an i64, then u16 pairs; no padding.
 unsafe impl Plain for Capture {}

@@ -27,8 +27,9 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::warn;
 use tracer_common::{
-    Capture, Condition, HEADER_AT, Header, MAX_CAPTURES, MAX_PROCESSES, MAX_READS, POINT_EXEC,
-    POINT_EXIT, POINT_LINKED, SENT_AT, Short, WORKSPACE_LEN, counter, register, setting,
+    Capture, Condition, HEADER_AT, Header, KNOWN_AT, MAX_CAPTURES, MAX_KNOWN, MAX_PROCESSES,
+    MAX_READS, POINT_EXEC, POINT_EXIT, POINT_LINKED, SENT_AT, Short, WORKSPACE_LEN, counter,
+    register, setting,
 };
 
 /// Everything that happened, in order. User space sets the size.
@@ -56,6 +57,11 @@ static WATCHED: HashMap<u32, u8> = HashMap::with_max_entries(MAX_PROCESSES, 0);
 #[map]
 static HELD: HashMap<u32, u8> = HashMap::with_max_entries(MAX_PROCESSES, 0);
 
+/// Objects of the targets that were sent and needn't be read again: see `known_key`. A process ends,
+/// or frees all of an allocator, as it does when it closes a device: then all are forgotten.
+#[map]
+static KNOWN: Array<u64> = Array::with_max_entries(MAX_KNOWN, 0);
+
 /// `SIGSTOP` on x86-64.
 const SIGSTOP: u32 = 19;
 
@@ -76,13 +82,13 @@ fn header(point: u32) -> Header {
 fn output_short(short: &Short, flags: u32) {
     let bytes = (short as *const Short).cast_mut().cast();
     // SAFETY: a `Short` has no padding.
-    unsafe { output(bytes, size_of::<Short>(), flags) }
+    unsafe { output(bytes, size_of::<Short>(), flags) };
 }
 
 /// # Safety
 /// `len` bytes from `bytes` on are initialized.
 #[inline(always)]
-unsafe fn output(bytes: *mut u8, len: usize, flags: u32) {
+unsafe fn output(bytes: *mut u8, len: usize, flags: u32) -> bool {
     // SAFETY: the caller's promise; the map is a ring buffer.
     let result = unsafe {
         bpf_ringbuf_output(
@@ -100,6 +106,7 @@ unsafe fn output(bytes: *mut u8, len: usize, flags: u32) {
         // SAFETY: `lost` points to an aligned u64 in a map, which outlives the program.
         unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) lost, in(reg) 1u64) };
     }
+    result == 0
 }
 
 /// One register from the context of a uprobe program.
@@ -153,6 +160,9 @@ pub fn capture(ctx: ProbeContext) -> u32 {
     }
 
     let value = read_register(ctx.regs, program.register);
+    if program.forget != 0 {
+        forget();
+    }
     if program.read_count == 0 {
         return short(program.point, value);
     }
@@ -174,6 +184,8 @@ pub fn capture(ctx: ProbeContext) -> u32 {
     let data = words.cast::<u8>();
 
     let mut faults = 0;
+    // Of an object that is to be known once it is sent; 0: of none.
+    let mut unknown_key = 0;
     for (i, read) in program.reads.iter().enumerate().take(MAX_READS) {
         if i as u32 == program.condition_after && program.condition_count != 0 {
             let first = holds(&program.conditions[0], data);
@@ -186,6 +198,24 @@ pub fn capture(ctx: ProbeContext) -> u32 {
                     .any(|condition| holds(condition, data))
             {
                 return 0;
+            }
+        }
+        if i as u32 == program.condition_after && program.known_by != 0 {
+            let at = program.known_by as usize & 0xf8;
+            if at > WORKSPACE_LEN - 8 {
+                return 0;
+            }
+            // SAFETY: `at` is a multiple of 8 with 8 bytes of the workspace behind it.
+            let key = known_key(unsafe { data.add(at).cast::<u64>().read() });
+            // SAFETY: the map holds aligned u64 and outlives the program.
+            if KNOWN
+                .get_ptr_mut(key as u32 % MAX_KNOWN)
+                .is_some_and(|known| unsafe { known.read_volatile() } == key)
+            {
+                // SAFETY: a multiple of 8 within the workspace.
+                unsafe { words.add(KNOWN_AT / 8).write(1) };
+            } else {
+                unknown_key = key;
             }
         }
         if i as u32 >= program.read_count {
@@ -227,8 +257,33 @@ pub fn capture(ctx: ProbeContext) -> u32 {
         return 0;
     }
     // SAFETY: `len` bytes from the header on are within the workspace, all of it initialized.
-    unsafe { output(data.add(HEADER_AT), len, BPF_RB_NO_WAKEUP) };
+    let sent = unsafe { output(data.add(HEADER_AT), len, BPF_RB_NO_WAKEUP) };
+    if unknown_key != 0
+        && sent
+        && faults == 0
+        && let Some(known) = KNOWN.get_ptr_mut(unknown_key as u32 % MAX_KNOWN)
+    {
+        // SAFETY: as above; one word, so that what another CPU reads is never half of it.
+        unsafe { known.write_volatile(unknown_key) };
+    }
     0
+}
+
+/// An object of the current process in one word: its address without the low bits, in which objects
+/// that are larger don't differ (user addresses have 47 bits), and the process (22 bits).
+#[inline(always)]
+fn known_key(pointer: u64) -> u64 {
+    (pointer >> 5) & ((1 << 42) - 1) | (bpf_get_current_pid_tgid() >> 32) << 42
+}
+
+#[inline(always)]
+fn forget() {
+    for i in 0..MAX_KNOWN {
+        if let Some(known) = KNOWN.get_ptr_mut(i) {
+            // SAFETY: the map holds aligned u64 and outlives the program.
+            unsafe { known.write_volatile(0) };
+        }
+    }
 }
 
 #[inline(always)]
@@ -299,6 +354,7 @@ pub fn exited(ctx: RawTracePointContext) -> u32 {
     if unsafe { WATCHED.get(&control.header.pid) }.is_none() {
         return 0;
     }
+    forget();
     // What user space can't take for an exit code, should reading it fail.
     control.value = u64::MAX;
     if let Some(offset) = SETTINGS.get(setting::EXIT_CODE_OFFSET)

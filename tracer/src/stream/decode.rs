@@ -1,5 +1,7 @@
 //! Records in, events out.
 
+use std::collections::HashMap;
+
 use thiserror::Error;
 use tracer_common::{Capture, Header, POINT_EXEC, POINT_EXIT, POINT_LINKED, SENT_AT, Short};
 
@@ -46,6 +48,8 @@ pub enum Decoded {
 #[derive(Debug)]
 pub struct Stream {
     points: Vec<KnownPoint>,
+    /// By process and address: the kernel's side sends of a device that it sent before only that.
+    devices: HashMap<(u32, u64), Device>,
     started_at: u64,
 }
 
@@ -62,6 +66,7 @@ impl Stream {
     pub fn new(started_at: u64) -> Self {
         Self {
             points: Vec::new(),
+            devices: HashMap::new(),
             started_at,
         }
     }
@@ -92,7 +97,7 @@ impl Stream {
     ///
     /// # Errors
     /// See [`DecodeError`].
-    pub fn decode(&self, record: &[u8]) -> Result<Decoded, DecodeError> {
+    pub fn decode(&mut self, record: &[u8]) -> Result<Decoded, DecodeError> {
         let length = DecodeError::Length(record.len());
         let Some(header) = read_header(record) else {
             return Err(length);
@@ -118,10 +123,14 @@ impl Stream {
                 let kind = match (known.kind, sent.len()) {
                     (PointKind::Allocate | PointKind::Create, 8) => return Err(length),
                     (kind, 8) => short(kind, number(sent)),
-                    (_, len) if len == known.plan.capture.sent as usize => known.event(Fields {
-                        sent,
-                        faults: header.faults,
-                    })?,
+                    (_, len) if len == known.plan.capture.sent as usize => known.event(
+                        &Fields {
+                            sent,
+                            faults: header.faults,
+                        },
+                        header.pid,
+                        &mut self.devices,
+                    )?,
                     _ => return Err(length),
                 };
                 Ok(Decoded::Memory(Event {
@@ -136,7 +145,12 @@ impl Stream {
 }
 
 impl KnownPoint {
-    fn event(&self, fields: Fields<'_>) -> Result<EventKind, DecodeError> {
+    fn event(
+        &self,
+        fields: &Fields<'_>,
+        pid: u32,
+        devices: &mut HashMap<(u32, u64), Device>,
+    ) -> Result<EventKind, DecodeError> {
         let object = fields.get(&self.plan.object)?;
         let object_pointer = ObjectPointer(object);
         let Some(plan) = &self.plan.buffer else {
@@ -150,7 +164,8 @@ impl KnownPoint {
         if self.kind == PointKind::Destroy && ownership == Ownership::NonOwning {
             return Ok(short(self.kind, object));
         }
-        let buffer = self.buffer(&fields, plan, object_pointer, ownership)?;
+        let device = self.device(fields, plan, pid, devices)?;
+        let buffer = Self::buffer(fields, plan, object_pointer, device, ownership)?;
         Ok(match self.kind {
             // The kernel's side sends only owning buffers that never got an address.
             PointKind::Destroy => EventKind::Failed(buffer),
@@ -160,25 +175,36 @@ impl KnownPoint {
         })
     }
 
-    fn buffer(
+    fn device(
         &self,
         fields: &Fields<'_>,
         plan: &BufferPlan,
-        object: ObjectPointer,
-        ownership: Ownership,
-    ) -> Result<Buffer, DecodeError> {
+        pid: u32,
+        devices: &mut HashMap<(u32, u64), Device>,
+    ) -> Result<Device, DecodeError> {
+        let key = (pid, fields.get(&plan.device)?);
         let vtable = fields.get(&plan.device_vtable)?;
         let (kind, id) = if vtable == self.chip_vtable {
             (DeviceKind::Chip, &plan.chip_id)
         } else if vtable == self.mesh_vtable {
             (DeviceKind::Mesh, &plan.mesh_id)
         } else {
-            return Err(DecodeError::Device(vtable));
+            let known = devices.get(&key).filter(|_| vtable == 0);
+            return known.copied().ok_or(DecodeError::Device(vtable));
         };
-        let device = Device {
-            kind,
-            id: fields.get(id)? as u32,
-        };
+        let id = fields.get(id)? as u32;
+        let device = Device { kind, id };
+        devices.insert(key, device);
+        Ok(device)
+    }
+
+    fn buffer(
+        fields: &Fields<'_>,
+        plan: &BufferPlan,
+        object: ObjectPointer,
+        device: Device,
+        ownership: Ownership,
+    ) -> Result<Buffer, DecodeError> {
         let buffer_type = fields.get(&plan.buffer_type)?;
         Ok(Buffer {
             object,

@@ -2,8 +2,8 @@
 
 use thiserror::Error;
 use tracer_common::{
-    BLOCK_AT, Capture, Condition, HEADER_AT, MAX_CONDITIONS, MAX_READ_LEN, MAX_READS, Read,
-    SENT_AT, register,
+    BLOCK_AT, Capture, Condition, KNOWN_AT, MAX_CONDITIONS, MAX_READ_LEN, MAX_READS, Read, SENT_AT,
+    register,
 };
 
 use crate::abi::{Abi, FieldPath, Holder, Point, PointKind};
@@ -59,6 +59,9 @@ pub struct BufferPlan {
     pub hooked: Location,
     pub address: Location,
     pub unique_id: Option<Location>,
+    /// The pointer to the device.
+    pub device: Location,
+    /// 0 where the device is one that was sent before.
     pub device_vtable: Location,
     pub chip_id: Location,
     pub mesh_id: Location,
@@ -79,6 +82,8 @@ pub fn plan(abi: &Abi, point: &Point, bias: u64, number: u32) -> Result<Plan, Pl
         next_slot: 8,
     };
     let object = planner.object()?;
+    // With a device's closing its address may come to mean another one.
+    planner.capture.forget = u32::from(point.kind == PointKind::BulkFree);
     let buffer = match point.kind {
         // The rest of a freed buffer was told at its birth.
         PointKind::BulkFree | PointKind::Deallocate => None,
@@ -107,6 +112,15 @@ impl Guard {
             at: location.at as u16,
             mask: u64::MAX,
             value,
+        }
+    }
+
+    /// The object that `Capture::known_by` points to isn't known.
+    fn unknown() -> Self {
+        Self {
+            at: KNOWN_AT as u16,
+            mask: u64::MAX,
+            value: 0,
         }
     }
 
@@ -144,7 +158,7 @@ impl Planner<'_> {
     /// A place of its own for a read of at most 8 bytes.
     fn slot(&mut self) -> Result<usize, PlanError> {
         let at = self.next_slot;
-        if at >= HEADER_AT {
+        if at >= KNOWN_AT {
             return Err(PlanError::TooManyReads {
                 point: self.point.function.clone(),
             });
@@ -293,8 +307,14 @@ impl Planner<'_> {
         }
         // A non-owning buffer's end needs no more than that. Without the vtable, the reads that it
         // guards aren't done either.
-        let owning = (self.point.kind == PointKind::Destroy).then(|| Guard::byte(owns_data, 1));
-        let vtable = self.small_at(DEVICE_VTABLE_AT, device, 0, 8, owning)?;
+        // At a birth, a device that was sent before isn't read again.
+        let wanted = if self.point.kind == PointKind::Destroy {
+            Guard::byte(owns_data, 1)
+        } else {
+            self.capture.known_by = device.at as u32;
+            Guard::unknown()
+        };
+        let vtable = self.small_at(DEVICE_VTABLE_AT, device, 0, 8, Some(wanted))?;
         let chip = Guard::word(vtable, bias.wrapping_add(abi.chip_vtable));
         let mesh = Guard::word(vtable, bias.wrapping_add(abi.mesh_vtable));
         let chip_id = self.device_id(device, &fields.chip_id.path, chip)?;
@@ -322,6 +342,7 @@ impl Planner<'_> {
             hooked: in_block(&fields.hooked.path),
             address: in_block(&fields.address.path),
             unique_id,
+            device,
             device_vtable: vtable,
             chip_id,
             mesh_id,

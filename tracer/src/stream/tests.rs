@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use tracer_common::{
-    BLOCK_AT, Capture, Condition, Header, MAX_READ_LEN, POINT_EXEC, POINT_EXIT, POINT_LINKED,
-    SENT_AT, WORKSPACE_LEN, register,
+    BLOCK_AT, Capture, Condition, Header, KNOWN_AT, MAX_READ_LEN, POINT_EXEC, POINT_EXIT,
+    POINT_LINKED, SENT_AT, WORKSPACE_LEN, register,
 };
 
 use super::{DecodeError, Decoded, PlanError, Stream, plan::plan};
@@ -69,7 +69,12 @@ impl Memory {
 }
 
 /// What the kernel's side does (`tracer-ebpf`, `capture`).
-fn execute(capture: &Capture, registers: [u64; 16], memory: &Memory) -> Option<Vec<u8>> {
+fn execute(
+    capture: &Capture,
+    registers: [u64; 16],
+    memory: &Memory,
+    known: bool,
+) -> Option<Vec<u8>> {
     let value = registers[capture.register as usize].to_le_bytes();
     let short = || Some(record(capture.point, 0, &value));
     if capture.read_count == 0 {
@@ -80,6 +85,9 @@ fn execute(capture: &Capture, registers: [u64; 16], memory: &Memory) -> Option<V
     workspace[SENT_AT..SENT_AT + 8].copy_from_slice(&value);
     let word =
         |bytes: &[u8], at: u16| u64::from_le_bytes(bytes[at.into()..][..8].try_into().unwrap());
+    if capture.known_by != 0 && known {
+        workspace[KNOWN_AT] = 1;
+    }
     let mut faults = 0_u32;
     for i in 0..=capture.read_count {
         if i == capture.condition_after && capture.condition_count > 0 {
@@ -213,7 +221,7 @@ fn hit(abi: &Abi, kind: PointKind, memory: &Memory) -> Option<Result<Decoded, De
         }
     }
     let (_, capture) = captures[index];
-    Some(stream.decode(&execute(&capture, registers, &memory)?))
+    Some(stream.decode(&execute(&capture, registers, &memory, false)?))
 }
 
 fn event(kind: EventKind) -> Option<Result<Decoded, DecodeError>> {
@@ -232,6 +240,45 @@ fn an_allocation_brings_every_field_of_the_buffer() {
             hit(&abi, PointKind::Allocate, &memory(&abi)),
             event(EventKind::Allocate(expected()))
         );
+    }
+}
+
+/// The kernel's side knows a device once it has sent it, until an allocator frees all.
+#[test]
+fn a_device_that_was_sent_is_not_read_again() {
+    for abi in abis() {
+        let mut stream = Stream::new(500);
+        let index = abi
+            .points
+            .iter()
+            .position(|point| point.kind == PointKind::Allocate)
+            .unwrap();
+        let (_, capture) = stream.add(&abi, BIAS).unwrap()[index];
+        assert_eq!(capture.forget, 0);
+        let mut registers = [0; 16];
+        registers[register::RSI as usize] = BUFFER;
+        let whole = memory(&abi);
+        let mut without_device = whole.clone();
+        without_device
+            .0
+            .retain(|at, _| !(DEVICE..DEVICE + 0x100).contains(at));
+        let known = execute(&capture, registers, &without_device, true).unwrap();
+
+        assert_eq!(stream.decode(&known), Err(DecodeError::Device(0)));
+        let sent = execute(&capture, registers, &whole, false).unwrap();
+        let allocated = event(EventKind::Allocate(expected())).unwrap();
+        assert_eq!(stream.decode(&sent), allocated);
+        assert_eq!(stream.decode(&known), allocated);
+    }
+}
+
+#[test]
+fn a_bulk_free_makes_devices_unknown() {
+    for abi in abis() {
+        let captures = Stream::new(0).add(&abi, BIAS).unwrap();
+        for (point, (_, capture)) in abi.points.iter().zip(captures) {
+            assert_eq!(capture.forget == 1, point.kind == PointKind::BulkFree);
+        }
     }
 }
 
@@ -402,11 +449,11 @@ fn fields_that_lie_too_far_apart_are_refused() {
 
 #[test]
 fn control_records_are_told_apart() {
-    let stream = Stream::new(0);
-    let control = |point, value: u64| stream.decode(&record(point, 0, &value.to_le_bytes()));
+    let mut stream = Stream::new(0);
+    let mut control = |point, value: u64| stream.decode(&record(point, 0, &value.to_le_bytes()));
     assert_eq!(control(POINT_EXEC, 0), Ok(Decoded::Executed { pid: PID }));
     assert_eq!(control(POINT_LINKED, 0), Ok(Decoded::Linked { pid: PID }));
-    let exit = |status| control(POINT_EXIT, status);
+    let mut exit = |status| control(POINT_EXIT, status);
     assert_eq!(
         exit(3 << 8),
         Ok(Decoded::ThreadExit {
@@ -441,7 +488,7 @@ fn control_records_are_told_apart() {
 
 #[test]
 fn records_of_another_shape_are_refused() {
-    let stream = Stream::new(0);
+    let mut stream = Stream::new(0);
     assert_eq!(stream.decode(&[0; 7]), Err(DecodeError::Length(7)));
     assert_eq!(
         stream.decode(&record(POINT_EXIT, 0, &[0; 3])),

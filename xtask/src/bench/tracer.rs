@@ -63,7 +63,7 @@ impl Tracer {
     }
 
     fn bpftrace(pid: u32, program: &str, dir: &Path) -> Result<Self> {
-        let mut command = sh::as_root("bpftrace")?;
+        let mut command = Self::command("bpftrace")?;
         command.args(["-f", "json", "-p", &pid.to_string(), "-e", program]);
         let mut tracer = Self::start("bpftrace", &mut command, dir)?;
         tracer.wait_for(&tracer.stdout.clone(), "\"attached_probes\"")?;
@@ -74,13 +74,20 @@ impl Tracer {
 
     /// tt-memtrace, with nothing to print.
     pub fn tt_memtrace(binary: &Path, pid: u32, dir: &Path) -> Result<Self> {
-        let mut command = sh::as_root(&binary.to_string_lossy())?;
+        let mut command = Self::command(&binary.to_string_lossy())?;
         command
             .args(["attach", "--pid", &pid.to_string(), "--summary"])
             .arg(dir.join("summary.json"));
         let mut tracer = Self::start("tt-memtrace", &mut command, dir)?;
         tracer.wait_for(&tracer.stderr.clone(), "\ntracing")?;
         Ok(tracer)
+    }
+
+    /// A program that runs as root and ends when we are killed.
+    fn command(program: &str) -> Result<Command> {
+        let mut command = sh::as_root("setpriv")?;
+        command.args(["--pdeathsig", "INT", program]);
+        Ok(command)
     }
 
     fn start(name: &str, command: &mut Command, dir: &Path) -> Result<Self> {

@@ -90,6 +90,8 @@ pub async fn run(options: Run) -> Result<ExitCode, Failure> {
     };
     let code = match ended {
         Some(status) => {
+            // Its number may soon be another process's.
+            session.kernel.hold(held.pid(), false)?;
             session.ended(held.pid(), exit(status))?;
             let (traced, failure) = (session.traces_anything(), held.failure.take());
             if !traced && failure.is_none() {

@@ -1,7 +1,5 @@
 //! The probe that tells of loaded libraries.
 
-use object::{Object as _, ObjectSymbol as _};
-
 use super::{
     failure::{Failure, Kind},
     session::Session,
@@ -20,14 +18,12 @@ pub fn attach(session: &mut Session, linker: &MappedFile) -> Result<AttachedProb
         .ok()
         .and_then(|image| image.file_offset(image.address_of(FUNCTION)?));
     let offset = offset.ok_or_else(|| {
-        let symbols = object::File::parse(&*data).map(|file| file.dynamic_symbols().filter(|s| s.is_definition()).count());
         Failure::new(
             Kind::Host,
             anyhow::anyhow!(
-                "{} has no {FUNCTION} (of {} symbols): only glibc's dynamic linker tells of loaded libraries. \
+                "{} has no {FUNCTION}: only glibc's dynamic linker tells of loaded libraries. \
                  Start the command by itself and use `tt-memtrace attach`",
                 linker.path.display(),
-                symbols.unwrap_or_default(),
             ),
         )
     })?;

@@ -1,6 +1,5 @@
 use std::{
     num::NonZeroU32,
-    os::fd::AsRawFd,
     path::{Path, PathBuf},
     thread,
 };
@@ -315,12 +314,6 @@ impl Kernel {
         let mut ready = self.events.readable_mut().await.map_err(ProbeError::Wait)?;
         ready.clear_ready();
         Ok(())
-    }
-}
-
-impl AsRawFd for Kernel {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.events.as_raw_fd()
     }
 }
 

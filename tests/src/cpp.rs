@@ -1,6 +1,8 @@
 //! The small C++ target (`tests/target`): a `libtt_metal.so` of our own, and a program on it that
 //! does what a test tells it.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -31,26 +33,33 @@ pub enum Variant {
     /// The accessor of one field calls a function that can't be looked into. The constructor still
     /// shows where the field lies.
     Opaque,
+    /// The accessor and the constructor agree on a place for the page size that isn't it at run time.
+    Crossed,
     /// `Device::id()` does so, and nothing else shows where a chip's id lies.
     Unseen,
 }
 
 impl Generation {
-    /// The directory with the library and the programs, built if they aren't yet.
-    pub fn dir(self, variant: Variant) -> PathBuf {
-        let generation = match self {
+    /// What its directory is called.
+    fn name(self) -> &'static str {
+        match self {
             Self::One => "gen1",
             Self::Two => "gen2",
-        };
+        }
+    }
+
+    /// The directory with the library and the programs, built if they aren't yet.
+    pub fn dir(self, variant: Variant) -> PathBuf {
         let variant = match variant {
             Variant::Plain => "",
             Variant::Stripped => "stripped",
             Variant::Hidden => "hidden",
             Variant::Disagree => "disagree",
             Variant::Opaque => "opaque",
+            Variant::Crossed => "crossed",
             Variant::Unseen => "unseen",
         };
-        build().join(generation).join(variant)
+        build().join(self.name()).join(variant)
     }
 
     /// The library itself.
@@ -82,6 +91,81 @@ impl Generation {
             Self::One => "Buffer::page_size",
             Self::Two => "Buffer::size",
         }
+    }
+}
+
+/// The library as a user's own build makes it.
+pub struct UserBuild {
+    compiler: &'static str,
+    flags: &'static [&'static str],
+    out: PathBuf,
+}
+
+impl UserBuild {
+    /// Builds the library of both generations with that compiler and those flags, unless that was
+    /// done before.
+    pub fn new(compiler: &'static str, flags: &'static [&'static str]) -> Self {
+        let script = workspace().join("tests/target/build-as");
+        let out = target_dir()
+            .join("cpp-target/as")
+            .join(format!("{compiler}{}", flags.concat()));
+        std::fs::create_dir_all(&out).expect("the target directory is ours");
+        let built = Command::new(&script)
+            .arg(&out)
+            .arg(compiler)
+            .args(flags)
+            .output()
+            .unwrap_or_else(|error| panic!("can't start {}: {error}", script.display()));
+        assert!(
+            built.status.success(),
+            "{} needs clang++ and g++: {}",
+            script.display(),
+            String::from_utf8_lossy(&built.stderr)
+        );
+        Self {
+            compiler,
+            flags,
+            out,
+        }
+    }
+
+    fn dir(&self, generation: Generation) -> PathBuf {
+        self.out.join(generation.name())
+    }
+
+    pub fn library(&self, generation: Generation) -> PathBuf {
+        self.dir(generation).join("libtt_metal.so")
+    }
+
+    /// Where the fields lie, by the compiler's own word: paths as `tt-memtrace check` writes them,
+    /// by name.
+    pub fn layout(&self, generation: Generation) -> BTreeMap<String, String> {
+        let told = Command::new(self.dir(generation).join("layout"))
+            .output()
+            .expect("it was built");
+        let lines = String::from_utf8(told.stdout).expect("UTF-8");
+        let fields = lines.lines().filter_map(|line| line.split_once(' '));
+        fields
+            .map(|(name, path)| (name.to_owned(), path.to_owned()))
+            .collect()
+    }
+
+    /// The program with this library in the place of the one that it was linked against.
+    pub fn target(&self, dir: &WorkDir, generation: Generation) -> Command {
+        let program = dir.path().join("target");
+        let plain = generation.dir(Variant::Plain);
+        std::fs::copy(plain.join("target"), &program).expect("one's own directory");
+        let session = generation.session(Variant::Plain);
+        std::fs::copy(session, dir.path().join("libsession.so")).expect("one's own directory");
+        std::fs::copy(self.library(generation), dir.path().join("libtt_metal.so"))
+            .expect("one's own directory");
+        dir.command(program)
+    }
+}
+
+impl fmt::Display for UserBuild {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.compiler, self.flags.join(" "))
     }
 }
 

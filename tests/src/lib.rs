@@ -5,6 +5,7 @@
 //! - [`Process`]: any program, talked to by lines and waited for with a deadline;
 //! - [`Cpp`]: the small C++ target of `target/`, which does what a test tells it;
 //! - [`Ttnn`] and [`Cluster`]: the real `ttnn` on a mock device;
+//! - [`Release`] and [`Library`]: which releases of it there are to test on;
 //! - [`Summary`]: what `tt-memtrace` wrote, held against the published schema;
 //! - [`shm`]: TT-Metal's own shared-memory statistics, a second opinion.
 //!
@@ -13,6 +14,7 @@
 
 mod cpp;
 mod process;
+mod release;
 pub mod shm;
 mod summary;
 mod tracer;
@@ -22,13 +24,14 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use cpp::{Cpp, Generation, Variant};
+pub use cpp::{Cpp, Generation, UserBuild, Variant};
 pub use process::{Finished, Process, wait_for};
+pub use release::{Library, Release, Trials, Versioned};
 pub use summary::{
     Live, ProcessSummary, Summary, UniqueIds, events_named, text, unique_ids, unsigned,
 };
 pub use tracer::{Tracer, WorkDir};
-pub use ttnn::{Cluster, Release, Ttnn};
+pub use ttnn::{Cluster, Ttnn};
 
 /// How long anything may take before a test says that it hangs. It is no measure of speed.
 pub const DEADLINE: Duration = Duration::from_secs(120);
@@ -94,24 +97,32 @@ macro_rules! for_each_generation {
     )*};
 }
 
-/// Makes of each function that takes a [`Release`] a test for each release of `ttnn`.
+/// The `main` of a test program without the test harness: makes of each function that takes a
+/// [`Release`] a test for each release of `ttnn` that is there, or of those where a method of the
+/// release says so (`name if method`).
 #[macro_export]
 macro_rules! for_each_release {
-    ($($name:ident),* $(,)?) => {$(
-        mod $name {
-            #[test]
-            fn on_0_77_0() {
-                if $crate::need_root() {
-                    super::$name($crate::Release::V0_77_0);
-                }
-            }
-
-            #[test]
-            fn on_0_81_1() {
-                if $crate::need_root() {
-                    super::$name($crate::Release::V0_81_1);
-                }
-            }
+    ($($name:ident $(if $condition:ident)?),* $(,)?) => {
+        fn main() -> std::process::ExitCode {
+            let mut trials = $crate::Trials::of($crate::Release::all());
+            $(trials.add(
+                stringify!($name),
+                $name,
+                |_release| true $(&& _release.$condition())?,
+            );)*
+            trials.run()
         }
-    )*};
+    };
+}
+
+/// Likewise of each function that takes a [`Library`].
+#[macro_export]
+macro_rules! for_each_library {
+    ($($name:ident),* $(,)?) => {
+        fn main() -> std::process::ExitCode {
+            let mut trials = $crate::Trials::of($crate::Library::all());
+            $(trials.add(stringify!($name), $name, |_| true);)*
+            trials.run()
+        }
+    };
 }

@@ -137,6 +137,15 @@ impl<'a> ProcessSummary<'a> {
             .collect()
     }
 
+    /// Panics unless all that the process held before it was traced could be read.
+    #[track_caller]
+    pub fn expect_whole_baseline(self) -> Self {
+        let baseline = &self.0["baseline"];
+        assert_eq!(baseline["problems"], serde_json::json!([]), "{baseline}");
+        assert_eq!(baseline["unknown_bytes"], 0, "{baseline}");
+        self
+    }
+
     /// Panics unless the books balance: on every device, what lives is what was allocated and not
     /// freed, and the listed owning buffers are what the figures say. Only for a process that was
     /// traced from its start.

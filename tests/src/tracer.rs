@@ -51,6 +51,19 @@ impl WorkDir {
         let path = self.events_path();
         let lines = std::fs::read_to_string(&path)
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        Self::parse(&lines)
+    }
+
+    /// The lines of `--events` that a tracer has written so far, none if it is yet to begin.
+    pub fn events_so_far(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(self.events_path()).unwrap_or_default();
+        // The last one may be half there.
+        let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
+        Self::parse(whole)
+    }
+
+    #[track_caller]
+    fn parse(lines: &str) -> Vec<Value> {
         lines
             .lines()
             .map(|line| {
@@ -168,8 +181,10 @@ impl<'a> Tracer<'a> {
     /// Starts an `attach` and waits until events reach it. `poke` has the target make one, and is
     /// called until one is written down: only then the probes are in place.
     pub fn start_and_see(&self, mut poke: impl FnMut()) -> Process {
-        let mut tracer = self.start();
         let events = self.dir.events_path();
+        // Of an earlier trace by the same test: it would be taken for this one's.
+        let _ = std::fs::remove_file(&events);
+        let mut tracer = self.start();
         wait_for("the tracer's first event", || {
             assert!(tracer.is_running(), "tt-memtrace ended while attaching");
             poke();

@@ -4,57 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::{WorkDir, target_dir, workspace};
-
-/// The releases of `ttnn` that the tests run on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Release {
-    V0_77_0,
-    V0_81_1,
-}
-
-impl Release {
-    pub fn version(self) -> &'static str {
-        match self {
-            Self::V0_77_0 => "0.77.0",
-            Self::V0_81_1 => "0.81.1",
-        }
-    }
-
-    /// TT-Metal itself.
-    pub fn library(self) -> PathBuf {
-        let inside = "site-packages/ttnn/build/lib/libtt_metal.so";
-        let python = self.python();
-        let lib = python
-            .ancestors()
-            .nth(2)
-            .expect("venv/bin/python")
-            .join("lib");
-        let versions =
-            std::fs::read_dir(&lib).unwrap_or_else(|error| panic!("{}: {error}", lib.display()));
-        versions
-            .map(|version| version.expect("an entry").path().join(inside))
-            .find(|library| library.exists())
-            .unwrap_or_else(|| panic!("no {inside} in {}", lib.display()))
-    }
-
-    /// The Python that has it: `TTNN_PYTHON_0_81_1` or the like, else what `cargo xtask ttnn` made.
-    fn python(self) -> PathBuf {
-        let version = self.version();
-        let variable = format!("TTNN_PYTHON_{}", version.replace('.', "_"));
-        if let Some(python) = std::env::var_os(&variable) {
-            return python.into();
-        }
-        let inside = format!("ttnn/{version}/venv/bin/python");
-        [target_dir(), workspace().join("target")]
-            .iter()
-            .map(|dir| dir.join(&inside))
-            .find(|python| python.exists())
-            .unwrap_or_else(|| {
-                panic!("no ttnn {version} here: run `cargo xtask ttnn`, or set {variable}")
-            })
-    }
-}
+use crate::{Release, WorkDir, workspace};
 
 /// A mock cluster: a description of `tests/mock-ttnn`, with chips that no other process has. So
 /// the shared-memory statistics of its chips are this test's own, and removed at its end.

@@ -3,6 +3,8 @@
 //   DISAGREE   the accessor of a field reads another one than the constructor writes
 //   OPAQUE     the accessor of a field asks a function that no reader of machine code can look into; the
 //              constructor still shows where the field lies
+//   CROSSED    the accessor and the constructor agree on a member for page_size that is then used for
+//              something else: only a running program shows that it isn't the page size
 #include "tt_metal.hpp"
 
 #include <stdexcept>
@@ -17,6 +19,12 @@ bool emulated_device_seen = false;
 bool emulated(const IDevice* device) {
     return MetalContext::instance(extract_context_id(device)).get_cluster().target_type == TargetDevice::Emule;
 }
+
+#if defined(CROSSED)
+DeviceAddr kept_page_size(DeviceAddr page_size) { return opaque(page_size); }
+#else
+DeviceAddr kept_page_size(DeviceAddr page_size) { return page_size; }
+#endif
 
 bool default_bottom_up(BufferType type) { return type == BufferType::DRAM || type == BufferType::TRACE; }
 }  // namespace
@@ -42,8 +50,11 @@ OUT_OF_LINE Buffer::Buffer(
     sub_device_id_(sub_device_id),
     bottom_up_(bottom_up.value_or(default_bottom_up(buffer_type))),
     owns_data_(owns_data),
-    page_size_(page_size),
+    page_size_(kept_page_size(page_size)),
     shard_spec_(sharding_args.shard_spec()) {
+#if defined(CROSSED)
+    reserved_ = page_size;
+#endif
     if (device_ == nullptr) {
         fail("Device needs to not be null.");
     }
@@ -116,6 +127,9 @@ OUT_OF_LINE void Buffer::allocate_impl() {
             emulated_device_seen = true;
         }
     }
+#if defined(CROSSED)
+    reserved_ = 3;
+#endif
     allocation_status_ = AllocationStatus::ALLOCATED;
     GraphTracker::instance().track_allocate(this);
 }
@@ -172,7 +186,7 @@ std::uint32_t Buffer::address() const {
     }
     return address_;
 }
-#if defined(DISAGREE)
+#if defined(DISAGREE) || defined(CROSSED)
 DeviceAddr Buffer::page_size() const { return reserved_; }
 #elif defined(OPAQUE)
 DeviceAddr Buffer::page_size() const { return opaque(page_size_); }
@@ -218,7 +232,7 @@ OUT_OF_LINE BufferImpl::BufferImpl(
     std::optional<bool> bottom_up,
     std::optional<SubDeviceId> sub_device_id,
     bool owns_data) :
-    page_size_(page_size),
+    page_size_(kept_page_size(page_size)),
     device_(device),
     size_(size),
     buffer_layout_(sharding_args.buffer_layout()),
@@ -227,6 +241,9 @@ OUT_OF_LINE BufferImpl::BufferImpl(
     sub_device_id_(sub_device_id),
     buffer_type_(buffer_type),
     shard_spec_(sharding_args.shard_spec()) {
+#if defined(CROSSED)
+    reserved_ = page_size;
+#endif
     if (device_ == nullptr) {
         fail("Device needs to not be null.");
     }
@@ -307,6 +324,9 @@ OUT_OF_LINE void BufferImpl::allocate_impl(Buffer& owner) {
             emulated_device_seen = true;
         }
     }
+#if defined(CROSSED)
+    reserved_ = 3;
+#endif
     allocation_status_ = AllocationStatus::ALLOCATED;
     GraphTracker::instance().track_allocate(&owner);
 }
@@ -392,7 +412,11 @@ std::uint32_t Buffer::address() const {
     }
     return impl_->address_;
 }
+#if defined(CROSSED)
+DeviceAddr Buffer::page_size() const { return impl_->reserved_; }
+#else
 DeviceAddr Buffer::page_size() const { return impl_->page_size_; }
+#endif
 bool Buffer::is_dram() const {
     return impl_->buffer_type_ == BufferType::DRAM || impl_->buffer_type_ == BufferType::TRACE;
 }

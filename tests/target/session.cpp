@@ -1,6 +1,10 @@
 // A program that does with device memory what it is told, one command a line on stdin, and answers each
 // with one JSON line on stdout. README.md lists the commands.
+#include <dlfcn.h>
+#include <linux/sched.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -79,6 +83,10 @@ class Session {
     std::atomic<bool> stop_ = false;
     std::atomic<std::uint64_t> looped_ = 0;
     std::vector<std::thread> loops_;
+    pid_t branch_ = -1;
+    int branch_pipe_ = -1;
+    std::mutex kept_mutex_;
+    std::vector<std::shared_ptr<Buffer>> kept_;
 
     distributed::MeshDevice& mesh() {
         if (mesh_ == nullptr) {
@@ -202,14 +210,38 @@ class Session {
         return "\"allocations\":" + std::to_string(count);
     }
 
+    // Each thread keeps so many buffers, and replaces one of them at a time, in no order.
+    void stir(IDevice* device, unsigned seed, unsigned keep) {
+        std::vector<std::shared_ptr<Buffer>> kept(keep);
+        std::uint64_t random = 88172645463325252u + seed;
+        while (!stop_) {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            auto& replaced = kept[random % keep];
+            replaced.reset();
+            replaced = Factory::create(
+                device, 2048 * (1 + random / keep % 4), 2048,
+                random % 64 == 0 ? BufferType::L1 : BufferType::DRAM);
+            ++looped_;
+        }
+        std::lock_guard lock(kept_mutex_);
+        kept_.insert(kept_.end(), kept.begin(), kept.end());
+    }
+
     std::string start(std::istream& words) {
         unsigned threads = 0;
-        words >> threads;
+        unsigned keep = 0;
+        words >> threads >> keep;
         IDevice* device = &mesh();
         stop_ = false;
         looped_ = 0;
         for (unsigned i = 0; i < threads; ++i) {
-            loops_.emplace_back([this, device] {
+            loops_.emplace_back([this, device, i, keep] {
+                if (keep > 0) {
+                    stir(device, i, keep);
+                    return;
+                }
                 while (!stop_) {
                     churn(device, 1);
                     ++looped_;
@@ -247,15 +279,103 @@ class Session {
         return "\"live\":[" + list + "]";
     }
 
-    std::string forked() {
-        const pid_t child = fork();
+    std::string banks() {
+        std::string list;
+        auto add = [&list](const IDevice& device, const char* kind) {
+            for (int type = 0; type < 5; ++type) {
+                const auto& allocator = *device.allocator_impl();
+                const auto statistics = allocator.get_statistics(BufferType(type));
+                std::ostringstream out;
+                out << (list.empty() ? "" : ",") << "{\"kind\":\"" << kind << "\",\"device_id\":" << device.id()
+                    << ",\"buffer_type\":\"" << BUFFER_TYPES[type]
+                    << "\",\"count\":" << allocator.get_num_banks(BufferType(type))
+                    << ",\"bytes\":" << statistics.total_allocatable_size_bytes
+                    << ",\"allocated\":" << statistics.total_allocated_bytes
+                    << ",\"free\":" << statistics.total_free_bytes
+                    << ",\"largest_free\":" << statistics.largest_free_block_bytes << "}";
+                list += out.str();
+            }
+        };
+        add(mesh(), "mesh");
+        for (const auto& chip : chips_) {
+            add(*chip, "chip");
+        }
+        return "\"banks\":[" + list + "]";
+    }
+
+    /// A child frees what it has inherited, allocates a buffer and exits. With a number, the child has that pid.
+    std::string forked(std::istream& words) {
+        pid_t wanted = 0;
+        words >> wanted;
+        clone_args arguments{};
+        arguments.exit_signal = SIGCHLD;
+        arguments.set_tid = reinterpret_cast<std::uint64_t>(&wanted);
+        arguments.set_tid_size = wanted != 0 ? 1 : 0;
+        const pid_t child = wanted != 0 ? pid_t(syscall(SYS_clone3, &arguments, sizeof arguments)) : fork();
+        if (child < 0) {
+            throw std::runtime_error("can't fork");
+        }
         if (child == 0) {
-            auto buffer = Factory::create(&mesh(), 4096, 4096, BufferType::DRAM);
-            _exit(buffer->is_allocated() ? 0 : 1);
+            be_a_child();
         }
         int status = -1;
         waitpid(child, &status, 0);
         return "\"child\":" + std::to_string(child) + ",\"status\":" + std::to_string(status);
+    }
+
+    [[noreturn]] void be_a_child() {
+        for (auto& [id, inherited] : held_) {
+            deallocate(*inherited.buffer);
+            inherited.members.clear();
+        }
+        auto buffer = Factory::create(&mesh(), 4096, 4096, BufferType::DRAM);
+        _exit(buffer->is_allocated() ? 0 : 1);
+    }
+
+    // A child that waits until it is joined.
+    std::string branch() {
+        int ends[2];
+        if (pipe2(ends, O_CLOEXEC) != 0) {
+            throw std::runtime_error("can't make a pipe");
+        }
+        branch_ = fork();
+        if (branch_ == 0) {
+            close(ends[1]);
+            char byte;
+            [[maybe_unused]] const ssize_t count = read(ends[0], &byte, 1);
+            be_a_child();
+        }
+        close(ends[0]);
+        branch_pipe_ = ends[1];
+        return "\"child\":" + std::to_string(branch_);
+    }
+
+    std::string join() {
+        close(branch_pipe_);
+        int status = -1;
+        waitpid(branch_, &status, 0);
+        return "\"status\":" + std::to_string(status);
+    }
+
+    /// Goes on as another program.
+    static void execute(std::istream& words) {
+        std::string path;
+        words >> path;
+        std::cout << "{\"ok\":true}" << std::endl;
+        execl(path.c_str(), path.c_str(), nullptr);
+        throw std::runtime_error("can't execute " + path);
+    }
+
+    /// Goes on as the session of another copy of the library, beside this one.
+    static void load(std::istream& words) {
+        std::string path;
+        words >> path;
+        void* library = dlmopen(LM_ID_NEWLM, path.c_str(), RTLD_NOW);
+        if (library == nullptr) {
+            throw std::runtime_error(dlerror());
+        }
+        std::cout << "{\"ok\":true}" << std::endl;
+        reinterpret_cast<int (*)()>(dlsym(library, "run_session"))();
     }
 
     std::string bytes(std::istream& words) {
@@ -315,10 +435,20 @@ public:
         if (command == "close") {
             mesh().close();
             held_.clear();
+            kept_.clear();
             return "";
         }
         if (command == "live") {
             return live();
+        }
+        if (command == "branch") {
+            return branch();
+        }
+        if (command == "join") {
+            return join();
+        }
+        if (command == "banks") {
+            return banks();
         }
         if (command == "threads") {
             return threads(words);
@@ -333,7 +463,13 @@ public:
             return stop();
         }
         if (command == "fork") {
-            return forked();
+            return forked(words);
+        }
+        if (command == "exec") {
+            execute(words);
+        }
+        if (command == "load") {
+            load(words);
         }
         if (command == "bytes") {
             return bytes(words);

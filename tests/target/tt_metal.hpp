@@ -16,6 +16,8 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <unordered_set>
+#include <utility>
 #include <vector>
 
 #if GENERATION != 1 && GENERATION != 2
@@ -124,6 +126,14 @@ public:
     AllocatorImpl* impl_;
 };
 
+/// What one bank of a type of memory holds, in bytes.
+struct Statistics {
+    std::size_t total_allocatable_size_bytes = 0;
+    std::size_t total_allocated_bytes = 0;
+    std::size_t total_free_bytes = 0;
+    std::size_t largest_free_block_bytes = 0;
+};
+
 /// First fit over one address range a buffer type, behind a mutex. Address 0 is never given out.
 class AllocatorImpl {
 public:
@@ -134,16 +144,21 @@ public:
     void deallocate_buffers();
     const std::unique_ptr<Allocator>& view() const;
     std::vector<AllocatedBuffer> live() const;
+    std::unordered_set<Buffer*> get_allocated_buffers() const;
+    Statistics get_statistics(const BufferType& buffer_type) const;
+    std::uint32_t get_num_banks(const BufferType& buffer_type) const;
 
 private:
     struct Bank {
+        std::uint32_t count = 0;
         DeviceAddr base = 0;
         DeviceAddr end = 0;
-        std::map<DeviceAddr, DeviceAddr> taken;  // address → end
+        std::vector<std::pair<DeviceAddr, DeviceAddr>> taken;  // address and end, in order
     };
     mutable std::mutex mutex_;
     int device_id_;
     Bank banks_[5];
+    std::unordered_set<Buffer*> allocated_buffers_;
     std::map<const Buffer*, AllocatedBuffer> allocated_;
     std::unique_ptr<Allocator> view_;
 };

@@ -1,7 +1,7 @@
 //! The rules of accounting, on the C++ target: each test makes one thing happen and says what a
 //! summary must make of it.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tt_memtrace_tests::{
     Cpp, Generation, Live, Tracer, Variant, WorkDir, events_named, for_each_generation, text,
     unique_ids, unsigned,
@@ -19,7 +19,6 @@ for_each_generation!(
     closing_frees_all_at_once,
     the_books_agree_with_the_allocator,
     threads_are_followed,
-    what_a_fork_does_is_not_the_parents,
     a_late_library_is_traced_from_its_first_buffer,
     a_stripped_library_is_traced_too,
     an_accessor_that_cannot_be_read_is_no_guess,
@@ -370,28 +369,6 @@ fn threads_are_followed(generation: Generation) {
     threads.sort_unstable();
     threads.dedup();
     assert_eq!(threads.len(), 5);
-}
-
-fn what_a_fork_does_is_not_the_parents(generation: Generation) {
-    let dir = WorkDir::new();
-    let mut target = run(&dir, generation, 1);
-    let pid = target.pid();
-    let before = target.obey("alloc DRAM 4096 4096");
-    let forked = target.obey("fork");
-    assert_eq!(forked["status"], 0);
-    // The child's buffer lay at this address, in memory of its own.
-    let after = target.obey("alloc DRAM 8192 4096");
-    target.finish().expect_code(0);
-
-    let summary = dir.summary();
-    let process = summary.expect_complete().process(pid).expect_balanced();
-    assert_eq!(
-        process.owning(),
-        [live("mesh", &before), live("mesh", &after)]
-    );
-    assert_eq!(process.memory("mesh", 0, "DRAM", "allocations"), 2);
-    assert_eq!(process.count("implied_deallocations"), 0);
-    assert_eq!(process.0["exit"], json!({"code": 0}));
 }
 
 /// The library comes with an import, long after the process started, and allocates at once.

@@ -34,6 +34,8 @@ for_each_generation!(
     a_library_without_symbols_under_run,
     a_field_with_two_places,
     a_field_that_no_code_shows,
+    a_field_that_only_a_running_program_shows_wrong,
+    a_wrong_field_ends_the_trace_and_not_the_command,
     an_unwritable_summary,
     a_target_that_dies_while_being_attached,
 );
@@ -56,7 +58,7 @@ fn usage() {
     for arguments in [
         &["attach"][..],
         &["attach", "--pid", "zero"],
-        &["attach", "--pid", "1", "--name", "init"],
+        &["attach", "--pid", "1", "--all"],
         &["run"],
         &["run", "--ring-size", "many", "--", "true"],
         &["check", "--no-such-option"],
@@ -263,6 +265,52 @@ fn a_field_with_two_places(generation: Generation) {
 
 fn a_field_that_no_code_shows(generation: Generation) {
     bent(generation, Variant::Unseen, "Device::id");
+}
+
+/// The library passes, the first buffer doesn't: the trace ends with the field and its value instead
+/// of a wrong summary, and the target goes on.
+fn a_field_that_only_a_running_program_shows_wrong(generation: Generation) {
+    let dir = WorkDir::new();
+    let library = generation.library(Variant::Crossed);
+    let checked = Tracer::bare(&dir, &["check", "--library"])
+        .arguments([library])
+        .start()
+        .finish();
+    checked.expect_code(0);
+
+    let mut target = Cpp::from(Process::spawn(
+        &mut generation.target(&dir, Variant::Crossed),
+    ));
+    target.obey("mesh 1");
+    let mut tracer = Tracer::attach_to(&dir, target.process.pid()).start();
+    wait_for("the tracer to end", || {
+        target.obey("burst 1");
+        !tracer.is_running()
+    });
+    let words = ["size 2048", "page_size 3", "derived wrongly"];
+    expect_failure(&dir, &tracer.wait(), code::UNTRACEABLE_LIBRARY, &words);
+    target.obey("alloc DRAM 8192 4096");
+    target.finish().expect_code(0);
+}
+
+/// The command itself isn't harmed by it, and its exit code counts if it isn't 0.
+fn a_wrong_field_ends_the_trace_and_not_the_command(generation: Generation) {
+    for (end, expected) in [("exit 0", code::UNTRACEABLE_LIBRARY), ("exit 3", 3)] {
+        let dir = WorkDir::new();
+        let target = generation.target(&dir, Variant::Crossed);
+        let mut target = Cpp::from(Tracer::run(&dir).traced(&target).start());
+        target.obey("mesh 1");
+        target.obey("burst 100");
+        wait_for("the trace to end", || {
+            target.process.stderr().contains("the trace ends here")
+        });
+        target.obey("alloc DRAM 8192 4096");
+        target.process.send(end);
+        let done = target.process.finish();
+        done.expect_code(expected);
+        assert!(done.stderr.contains("derived wrongly"), "{}", done.stderr);
+        dir.expect_no_summary();
+    }
 }
 
 /// The error names the function and shows its code.

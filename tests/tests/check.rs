@@ -3,17 +3,13 @@
 use std::process::Command;
 
 use serde_json::Value;
-use tt_memtrace_tests::{
-    Cpp, Generation, Process, Release, Tracer, Variant, WorkDir, for_each_generation,
-    for_each_release,
-};
+use tt_memtrace_tests::{Cpp, Generation, Process, Tracer, Variant, WorkDir, for_each_generation};
 
 for_each_generation!(
     a_good_library_passes,
     a_process_passes,
     the_summary_names_the_library,
 );
-for_each_release!(the_real_library_passes);
 
 /// The build id, by readelf.
 fn build_id(library: &std::path::Path) -> String {
@@ -106,18 +102,6 @@ fn the_summary_names_the_library(generation: Generation) {
         Generation::Two => "[[buffer+0x18]+0x20]",
     };
     assert_eq!(size, expected);
-}
-
-fn the_real_library_passes(release: Release) {
-    let dir = WorkDir::new();
-    let library = release.library();
-    let path = library.to_str().expect("UTF-8");
-    let report = json(&dir, &["--library", path]);
-    assert!(
-        report.to_string().contains(&build_id(&library)),
-        "{report:#}"
-    );
-    expect_fields(&report);
 }
 
 /// Nothing to attach to is needed to ask whether this machine can trace.

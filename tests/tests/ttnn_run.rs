@@ -13,6 +13,7 @@ for_each_release!(
     every_kind_of_tensor_has_its_size_and_layout,
     blackhole_is_traced_as_well,
     out_of_memory_passes_through,
+    children_have_books_of_their_own,
 );
 
 /// TT-Metal's list as (type, address), and the device that all of it is on.
@@ -156,9 +157,14 @@ fn every_kind_of_tensor_has_its_size_and_layout(release: Release) {
     }
     // A semaphore is a word on each of its cores.
     let semaphore = &said["semaphore"];
-    let buffer = process.owning_at(unsigned(semaphore, "address"));
-    assert_eq!(unsigned(buffer, "size"), 4 * unsigned(semaphore, "cores"));
-    assert_eq!(buffer["buffer_type"], "L1");
+    if let Some(error) = semaphore["error"].as_str() {
+        // 0.63.0 takes the mesh's id for a chip's where dispatch is slow; what it had is gone.
+        assert!(error.contains("not found in cluster"), "{error}");
+    } else {
+        let buffer = process.owning_at(unsigned(semaphore, "address"));
+        assert_eq!(unsigned(buffer, "size"), 4 * unsigned(semaphore, "cores"));
+        assert_eq!(buffer["buffer_type"], "L1");
+    }
 
     // What TT-Metal says that the fullest bank holds of each interleaved buffer follows from it.
     for listed in said["live"].as_array().expect("a list") {
@@ -222,4 +228,36 @@ fn out_of_memory_passes_through(release: Release) {
     let last: Value = serde_json::from_str(last.lines().last().expect("lines")).expect("JSON");
     expect_listed(process, &last["live"]);
     expect_no_gap(&dir);
+}
+
+/// A child of `multiprocessing`, a child program, and their parent, which forks while it holds tensors:
+/// what each lists is what each has, and nothing counts twice.
+fn children_have_books_of_their_own(release: Release) {
+    let dir = WorkDir::new();
+    let cluster = Cluster::n150(&dir);
+    let workload = Ttnn::new(release, &cluster, &dir).workload("children.py");
+    let done = Tracer::run(&dir).traced(&workload).start().finish();
+    done.expect_code(0);
+    let text = done.text();
+    let said: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in: {line}")))
+        .collect();
+    let [spawned, program, parent] = &said[..] else {
+        panic!("not three processes: {text}");
+    };
+    let summary = dir.summary();
+    for (process, tensors) in [(spawned, 2), (program, 2), (parent, 3)] {
+        let pid = u32::try_from(unsigned(process, "pid")).expect("a pid");
+        let traced = summary.expect_complete().process(pid).expect_balanced();
+        expect_listed(traced, &process["live"]);
+        assert_eq!(traced.owning().len(), tensors);
+        assert_eq!(traced.0["attached"], "start");
+        assert_eq!(traced.0["library"]["release"], release.version());
+        assert_eq!(traced.count("unmatched_deallocations"), 0);
+    }
+    let with_memory = summary
+        .processes()
+        .filter(|process| !process.owning().is_empty());
+    assert_eq!(with_memory.count(), 3);
 }

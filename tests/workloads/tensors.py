@@ -20,10 +20,14 @@ for strategy in (ttnn.ShardStrategy.BLOCK, ttnn.ShardStrategy.HEIGHT, ttnn.Shard
         (1, 1, 512, 512), dtype=ttnn.bfloat16, memory_config=sharded, **tile
     )
 cores = ttnn.CoreRangeSet({ttnn.CoreRange(ttnn.CoreCoord(0, 0), ttnn.CoreCoord(1, 1))})
-semaphore = ttnn.create_global_semaphore(device, cores, 0)
+try:
+    semaphore = ttnn.create_global_semaphore(device, cores, 0)
+    semaphore_said = dict(address=ttnn.get_global_semaphore_address(semaphore), cores=4)
+except RuntimeError as error:
+    semaphore_said = dict(error=str(error).split("backtrace:")[0])
 say(
     tensors={name: tensor(t) for name, t in tensors.items()},
-    semaphore=dict(address=ttnn.get_global_semaphore_address(semaphore), cores=4),
+    semaphore=semaphore_said,
     live=live(device),
     banks=banks(device),
 )

@@ -35,10 +35,10 @@ pub const MAX_READS: usize = 10;
 pub const MAX_CONDITIONS: usize = 2;
 
 /// Capture programs that the kernel side has room for.
-pub const MAX_CAPTURES: u32 = 64;
+pub const MAX_CAPTURES: u32 = 1024;
 
 /// Processes that can be watched at the same time.
-pub const MAX_PROCESSES: u32 = 1024;
+pub const MAX_PROCESSES: u32 = 8192;
 
 /// One read of the target's memory: `len` bytes at (the pointer that stands at `base` in the
 /// workspace) + `offset`, put at `to`.
@@ -58,6 +58,10 @@ pub struct Read {
     pub guard: u64,
     /// Added to the pointer.
     pub offset: i64,
+    /// `u64::MAX`: from the eight bytes read, the probed instruction's address is subtracted. What
+    /// points into the library becomes a constant of its file so, wherever a process has it mapped.
+    /// 0: they stay as they are.
+    pub relative: u64,
 }
 
 /// Keep a record only if the byte at `at` in the workspace equals `value` (or another condition of
@@ -121,14 +125,17 @@ pub mod register {
     pub const R15: u32 = 15;
 }
 
-/// [`Header::point`] of a [`Short`] record: a held process executed a program.
+/// [`Header::point`] of a [`Short`] record: a process executed a program. `value` is 1 if that stopped
+/// the process, else 0.
 pub const POINT_EXEC: u32 = 0xffff_ff01;
-/// [`Header::point`] of a [`Short`] record: a held process's dynamic linker changed its list of
-/// loaded libraries.
+/// [`Header::point`] of a [`Short`] record: a process's dynamic linker changes, or has changed, its
+/// list of loaded libraries. `value` as with [`POINT_EXEC`].
 pub const POINT_LINKED: u32 = 0xffff_ff02;
-/// [`Header::point`] of a [`Short`] record: a thread of a watched process ended; `value` is its
-/// exit code as `wait(2)` encodes it.
+/// [`Header::point`] of a [`Short`] record: the last thread of a process ended; `value` is its exit
+/// code as `wait(2)` encodes it.
 pub const POINT_EXIT: u32 = 0xffff_ff03;
+/// [`Header::point`] of a [`Short`] record: a process forked; `value` is the child's pid.
+pub const POINT_FORK: u32 = 0xffff_ff04;
 
 /// What every record begins with.
 #[repr(C)]
@@ -159,16 +166,52 @@ pub struct Short {
 pub mod counter {
     /// Records that the ring buffer had no room for.
     pub const LOST: u32 = 0;
-    pub const COUNT: u32 = 1;
+    /// Children that there was no room for among the watched processes.
+    pub const UNFOLLOWED: u32 = 1;
+    pub const COUNT: u32 = 2;
 }
 
-/// Indices into the kernel side's settings.
+/// Indices into the kernel side's settings. An offset is that of a member in a structure of the
+/// running kernel, in bytes.
 pub mod setting {
-    /// Not 0: capture programs record; 0: they return at once.
+    /// What capture programs do: a number of [`recording`](super::recording).
     pub const RECORDING: u32 = 0;
-    /// Offset of `exit_code` in the running kernel's `struct task_struct`.
-    pub const EXIT_CODE_OFFSET: u32 = 1;
-    pub const COUNT: u32 = 2;
+    /// Whose lives are reported: a number of [`reporting`](super::reporting).
+    pub const REPORTING: u32 = 1;
+    /// Of `pid` in `struct task_struct`.
+    pub const TASK_PID: u32 = 2;
+    /// Of `tgid` in `struct task_struct`.
+    pub const TASK_TGID: u32 = 3;
+    /// Of `exit_code` in `struct task_struct`.
+    pub const TASK_EXIT_CODE: u32 = 4;
+    /// Of `signal` in `struct task_struct`.
+    pub const TASK_SIGNAL: u32 = 5;
+    /// Of `live` in `struct signal_struct`.
+    pub const SIGNAL_LIVE: u32 = 6;
+    pub const COUNT: u32 = 7;
+}
+
+/// Values of [`setting::RECORDING`].
+pub mod recording {
+    /// Nothing is recorded.
+    pub const OFF: u64 = 0;
+    /// Every hit is.
+    pub const ON: u64 = 1;
+    /// Hits in watched processes are.
+    pub const WATCHED: u64 = 2;
+}
+
+/// Values of [`setting::REPORTING`]: whose executed programs, loaded libraries and ends are
+/// reported.
+pub mod reporting {
+    /// Those of watched processes.
+    pub const WATCHED: u64 = 0;
+    /// Those of watched processes, and whom they fork becomes one and is reported, too. Each is held
+    /// from a program's execution on: stopped, until user space lets it go on, at the execution and
+    /// whenever it loads libraries.
+    pub const DESCENDANTS: u64 = 1;
+    /// Those of every process, and whom they fork.
+    pub const ALL: u64 = 2;
 }
 
 const _: () = assert!(size_of::<Header>() == 24 && HEADER_AT.is_multiple_of(8));
@@ -182,5 +225,5 @@ const _: () = assert!(BLOCK_AT + 0x7f <= WORKSPACE_LEN && WORKSPACE_LEN.is_multi
 /// Implemented only by `repr(C)` types without padding, for which every bit pattern is valid.
 pub unsafe trait Plain: Copy + 'static {}
 
-// SAFETY: `repr(C)`; ten u32, then `Read`s of 4 × u16, 2 × u64 and an i64, then u16 pairs; no padding.
+// SAFETY: `repr(C)`; ten u32, then `Read`s of 4 × u16, 3 × u64 and an i64, then u16 pairs; no padding.
 unsafe impl Plain for Capture {}

@@ -28,8 +28,8 @@ use aya_ebpf::{
 use aya_log_ebpf::warn;
 use tracer_common::{
     Capture, Condition, HEADER_AT, Header, KNOWN_AT, MAX_CAPTURES, MAX_KNOWN, MAX_PROCESSES,
-    MAX_READS, POINT_EXEC, POINT_EXIT, POINT_LINKED, SENT_AT, Short, WORKSPACE_LEN, counter,
-    register, setting,
+    MAX_READS, POINT_EXEC, POINT_EXIT, POINT_FORK, POINT_LINKED, SENT_AT, Short, WORKSPACE_LEN,
+    counter, recording, register, reporting, setting,
 };
 
 /// Everything that happened, in order. User space sets the size.
@@ -48,22 +48,42 @@ static COUNTERS: Array<u64> = Array::with_max_entries(counter::COUNT, 0);
 #[map]
 static SETTINGS: Array<u64> = Array::with_max_entries(setting::COUNT, 0);
 
-/// Processes whose ends, executed programs and loaded libraries are reported.
+/// Processes whose ends, executed programs and loaded libraries are reported. A process that ends
+/// leaves it.
 #[map]
 static WATCHED: HashMap<u32, u8> = HashMap::with_max_entries(MAX_PROCESSES, 0);
 
-/// Processes that we started and that stop, for user space to look, whenever they execute a
-/// program or load a library.
+/// Of the processes that we started and their descendants, those that stop, for user space to look,
+/// whenever they load a library: from a program's execution on, until user space takes them out. A
+/// process that ends leaves it.
 #[map]
 static HELD: HashMap<u32, u8> = HashMap::with_max_entries(MAX_PROCESSES, 0);
 
 /// Objects of the targets that were sent and needn't be read again: see `known_key`. A process ends,
-/// or frees all of an allocator, as it does when it closes a device: then all are forgotten.
+/// executes a program, or frees all of an allocator, as it does when it closes a device: then all of
+/// its own are forgotten.
 #[map]
 static KNOWN: Array<u64> = Array::with_max_entries(MAX_KNOWN, 0);
 
-/// `SIGSTOP` on x86-64.
+/// On x86-64.
+const SIGCONT: u32 = 18;
 const SIGSTOP: u32 = 19;
+
+#[inline(always)]
+fn set_to(index: u32) -> u64 {
+    SETTINGS.get(index).copied().unwrap_or_default()
+}
+
+#[inline(always)]
+fn own_pid() -> u32 {
+    (bpf_get_current_pid_tgid() >> 32) as u32
+}
+
+#[inline(always)]
+fn is_in(set: &HashMap<u32, u8>, pid: u32) -> bool {
+    // SAFETY: the value is only tested for presence.
+    unsafe { set.get(pid) }.is_some()
+}
 
 #[inline(always)]
 fn header(point: u32) -> Header {
@@ -79,10 +99,10 @@ fn header(point: u32) -> Header {
 }
 
 #[inline(always)]
-fn output_short(short: &Short, flags: u32) {
+fn output_short(short: &Short, flags: u32) -> bool {
     let bytes = (short as *const Short).cast_mut().cast();
     // SAFETY: a `Short` has no padding.
-    unsafe { output(bytes, size_of::<Short>(), flags) };
+    unsafe { output(bytes, size_of::<Short>(), flags) }
 }
 
 /// # Safety
@@ -98,15 +118,20 @@ unsafe fn output(bytes: *mut u8, len: usize, flags: u32) -> bool {
             u64::from(flags),
         )
     };
-    if result != 0
-        && let Some(lost) = COUNTERS.get_ptr_mut(counter::LOST)
-    {
-        // Not a plain `+=`: uprobes run preemptibly and on all CPUs at once. `core`'s atomics have no
-        // addition on this target, though the machine does (BPF_ATOMIC | BPF_ADD).
-        // SAFETY: `lost` points to an aligned u64 in a map, which outlives the program.
-        unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) lost, in(reg) 1u64) };
+    if result != 0 {
+        count(counter::LOST);
     }
     result == 0
+}
+
+#[inline(always)]
+fn count(index: u32) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(index) {
+        // Not a plain `+=`: uprobes run preemptibly and on all CPUs at once. `core`'s atomics have no
+        // addition on this target, though the machine does (BPF_ATOMIC | BPF_ADD).
+        // SAFETY: `counter` points to an aligned u64 in a map, which outlives the program.
+        unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1u64) };
+    }
 }
 
 /// One register from the context of a uprobe program.
@@ -155,13 +180,15 @@ pub fn capture(ctx: ProbeContext) -> u32 {
     let Some(program) = CAPTURES.get(cookie as u32) else {
         return 0;
     };
-    if !SETTINGS.get(setting::RECORDING).is_some_and(|on| *on != 0) {
-        return 0;
+    match set_to(setting::RECORDING) {
+        recording::ON => {}
+        recording::WATCHED if is_in(&WATCHED, own_pid()) => {}
+        _ => return 0,
     }
 
     let value = read_register(ctx.regs, program.register);
     if program.forget != 0 {
-        forget();
+        forget(own_pid());
     }
     if program.read_count == 0 {
         return short(program.point, value);
@@ -182,6 +209,7 @@ pub fn capture(ctx: ProbeContext) -> u32 {
         words.add(SENT_AT / 8).write(value);
     }
     let data = words.cast::<u8>();
+    let ip = load_register!(ctx.regs, rip);
 
     let mut faults = 0;
     // Of an object that is to be known once it is sent; 0: of none.
@@ -242,6 +270,11 @@ pub fn capture(ctx: ProbeContext) -> u32 {
         // The sign of an error, without a branch: the verifier would follow both ways of each read
         // apart from all others, and give up.
         faults |= ((result as u64 >> 63) as u32) << i;
+        // SAFETY: a multiple of 8 with 8 bytes of the workspace behind it.
+        unsafe {
+            let word = data.add(to).cast::<u64>();
+            word.write(word.read().wrapping_sub(ip & read.relative));
+        }
     }
     if faults != 0 {
         warn!(&ctx, "probe {}: reads failed: {:x}", program.point, faults);
@@ -273,15 +306,21 @@ pub fn capture(ctx: ProbeContext) -> u32 {
 /// that are larger don't differ (user addresses have 47 bits), and the process (22 bits).
 #[inline(always)]
 fn known_key(pointer: u64) -> u64 {
-    (pointer >> 5) & ((1 << 42) - 1) | (bpf_get_current_pid_tgid() >> 32) << 42
+    (pointer >> 5) & ((1 << 42) - 1) | u64::from(own_pid()) << 42
 }
 
+/// Makes a process's objects unknown.
 #[inline(always)]
-fn forget() {
+fn forget(pid: u32) {
     for i in 0..MAX_KNOWN {
         if let Some(known) = KNOWN.get_ptr_mut(i) {
-            // SAFETY: the map holds aligned u64 and outlives the program.
-            unsafe { known.write_volatile(0) };
+            // SAFETY: the map holds aligned u64 and outlives the program; what another process
+            // writes here at the same time is known again once it is sent again.
+            unsafe {
+                if known.read_volatile() >> 42 == u64::from(pid) {
+                    known.write_volatile(0);
+                }
+            }
         }
     }
 }
@@ -306,8 +345,8 @@ fn holds(condition: &Condition, data: *const u8) -> bool {
     at < WORKSPACE_LEN && u16::from(unsafe { data.add(at).read() }) == condition.value
 }
 
-/// At the dynamic linker's `_dl_debug_state`: reports it for a watched process; stops one that we
-/// started, so that user space can look at what was loaded before any of its code runs.
+/// At the dynamic linker's `_dl_debug_state`: reports it; stops a process that we started, so that
+/// user space can look at what was loaded before any of its code runs.
 #[uprobe]
 pub fn linked(_ctx: ProbeContext) -> u32 {
     hold(POINT_LINKED);
@@ -317,58 +356,119 @@ pub fn linked(_ctx: ProbeContext) -> u32 {
 /// After a program was executed, before its first instruction.
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub fn executed(_ctx: RawTracePointContext) -> u32 {
-    hold(POINT_EXEC);
+    let pid = own_pid();
+    if set_to(setting::REPORTING) == reporting::DESCENDANTS
+        && is_in(&WATCHED, pid)
+        && HELD.insert(pid, 1, 0).is_err()
+    {
+        count(counter::UNFOLLOWED);
+    }
+    if hold(POINT_EXEC) {
+        forget(pid);
+    }
     0
 }
 
 #[inline(always)]
-fn hold(point: u32) {
-    let control = Short {
+fn hold(point: u32) -> bool {
+    let mut control = Short {
         header: header(point),
         value: 0,
     };
-    // SAFETY: the values are only tested for presence.
-    let (held, watched) = unsafe {
-        (
-            HELD.get(&control.header.pid).is_some(),
-            WATCHED.get(&control.header.pid).is_some(),
-        )
-    };
+    let held = is_in(&HELD, control.header.pid);
+    control.value = u64::from(held);
+    let reported =
+        held || set_to(setting::REPORTING) == reporting::ALL || is_in(&WATCHED, control.header.pid);
+    if !reported {
+        return false;
+    }
     if held {
+        // Before the report: whoever reads it lets the process go on.
         // SAFETY: the helper has no preconditions; the signal goes to the current process.
         unsafe { bpf_send_signal(SIGSTOP) };
     }
-    if held || watched {
-        output_short(&control, BPF_RB_FORCE_WAKEUP);
+    if !output_short(&control, BPF_RB_FORCE_WAKEUP) && held {
+        // Nobody will: this takes the stop back, which hasn't happened yet.
+        // SAFETY: as above.
+        unsafe { bpf_send_signal(SIGCONT) };
     }
+    true
 }
 
-/// A thread ends.
+/// A number of the kernel's own memory.
+#[inline(always)]
+fn kernel<T>(base: u64, offset: u32) -> Option<T> {
+    let from = base.wrapping_add(set_to(offset)) as *const T;
+    // SAFETY: the helper checks the address.
+    unsafe { bpf_probe_read_kernel(from) }.ok()
+}
+
+/// A process or a thread begins: before its first instruction, in its parent.
+#[raw_tracepoint(tracepoint = "sched_process_fork")]
+pub fn forked(ctx: RawTracePointContext) -> u32 {
+    let mut control = Short {
+        header: header(POINT_FORK),
+        value: 0,
+    };
+    let follow = match set_to(setting::REPORTING) {
+        reporting::ALL => false,
+        reporting::DESCENDANTS if is_in(&WATCHED, control.header.pid) => true,
+        _ => return 0,
+    };
+    // The tracepoint's second argument is the child's `struct task_struct *`.
+    let child: u64 = ctx.arg(1);
+    let (Some(tid), Some(pid)) = (
+        kernel::<u32>(child, setting::TASK_PID),
+        kernel::<u32>(child, setting::TASK_TGID),
+    ) else {
+        return 0;
+    };
+    if pid != tid {
+        return 0;
+    }
+    if follow {
+        if WATCHED.insert(pid, 1, 0).is_err() {
+            count(counter::UNFOLLOWED);
+            return 0;
+        }
+        // A held process has no library yet, and so has its child.
+        if is_in(&HELD, control.header.pid) && HELD.insert(pid, 1, 0).is_err() {
+            count(counter::UNFOLLOWED);
+        }
+    }
+    control.value = u64::from(pid);
+    output_short(&control, BPF_RB_NO_WAKEUP);
+    0
+}
+
+/// A thread ends. Reported is the end of a process's last one.
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 pub fn exited(ctx: RawTracePointContext) -> u32 {
     let mut control = Short {
         header: header(POINT_EXIT),
         value: 0,
     };
-    // SAFETY: the value is only tested for presence.
-    if unsafe { WATCHED.get(&control.header.pid) }.is_none() {
+    let pid = control.header.pid;
+    let watched = is_in(&WATCHED, pid);
+    if !watched && set_to(setting::REPORTING) != reporting::ALL {
         return 0;
     }
-    forget();
-    // What user space can't take for an exit code, should reading it fail.
-    control.value = u64::MAX;
-    if let Some(offset) = SETTINGS.get(setting::EXIT_CODE_OFFSET)
-        && *offset != 0
-    {
-        // The tracepoint's first argument is the ending `struct task_struct *`.
-        let task: u64 = ctx.arg(0);
-        let exit_code = task.wrapping_add(*offset) as *const u32;
-        // SAFETY: the helper checks the address.
-        if let Ok(code) = unsafe { bpf_probe_read_kernel(exit_code) } {
-            control.value = u64::from(code);
-        }
+    // The tracepoint's first argument is the ending `struct task_struct *`. `do_exit` has counted it
+    // out of `signal->live` by now. Of two that end at once both may find 0 there.
+    let task: u64 = ctx.arg(0);
+    let live = kernel::<u64>(task, setting::TASK_SIGNAL)
+        .and_then(|signal| kernel::<u32>(signal, setting::SIGNAL_LIVE));
+    if live != Some(0) {
+        return 0;
     }
-    output_short(&control, BPF_RB_FORCE_WAKEUP);
+    let _ = HELD.remove(pid);
+    if WATCHED.remove(pid).is_err() && watched {
+        return 0;
+    }
+    forget(pid);
+    // What user space can't take for an exit code, should reading it fail.
+    control.value = kernel::<u32>(task, setting::TASK_EXIT_CODE).map_or(u64::MAX, u64::from);
+    output_short(&control, BPF_RB_NO_WAKEUP);
     0
 }
 

@@ -1,9 +1,11 @@
 //! External tracer of Tenstorrent device memory.
 
 pub mod abi;
+pub mod baseline;
 pub mod cli;
 pub mod ledger;
 pub mod probe;
+pub mod replay;
 pub mod report;
 pub mod stream;
 pub mod target;

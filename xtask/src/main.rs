@@ -10,8 +10,10 @@ mod ebpf;
 mod program;
 mod progress;
 mod python;
+mod releases;
 mod sh;
 mod test;
+mod totals;
 mod ttnn;
 
 use std::process::ExitCode;
@@ -39,6 +41,7 @@ enum Command {
     Bench(bench::Options),
     Ebpf(ebpf::Options),
     Ttnn(ttnn::Options),
+    Releases(releases::Options),
 }
 
 fn main() -> ExitCode {
@@ -57,6 +60,7 @@ fn run() -> anyhow::Result<ExitCode> {
         Command::Ci(options) => return ci::main(&progress, &options),
         Command::Bench(options) => bench::main(&progress, &options)?,
         Command::Ebpf(options) => ebpf::main(&progress, &options)?,
+        Command::Releases(options) => return releases::main(&progress, &options),
         Command::Ttnn(options) => ttnn::main(&progress, &options)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -18,9 +18,9 @@ pub fn tracer(progress: &Progress) -> Result<PathBuf> {
 pub fn cpp_target(progress: &Progress) -> Result<PathBuf> {
     let dir = sh::target_dir().join("cpp-target");
     progress.step("build the C++ target", |step| {
-        if sh::on_path("clang++").is_none() && sh::on_path("g++").is_none() {
-            // TT-Metal's releases are built by clang.
-            sh::apt_install(step, &["clang"])?;
+        // TT-Metal's releases are built by clang, a user's own build by either.
+        if sh::on_path("clang++").is_none() || sh::on_path("g++").is_none() {
+            sh::apt_install(step, &["clang", "g++"])?;
         }
         step.run(Command::new(sh::root().join("tests/target/build")).arg(&dir))
             .context("the C++ target needs clang++ or g++ with C++20")

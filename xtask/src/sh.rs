@@ -185,3 +185,10 @@ fn is_installed(package: &str) -> bool {
     output(Command::new("dpkg-query").args(["-W", "-f", "${db:Status-Status}", package]))
         .is_ok_and(|status| status == "installed")
 }
+
+/// FNV-1a, 64 bits: it has to notice a change, no more.
+pub fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}

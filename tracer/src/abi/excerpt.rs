@@ -1,12 +1,17 @@
 //! The parts of a library that the derivation looks at, as text: small enough to attach to a report
 //! about a release that can't be traced, and to keep as a test's fixture.
 
-use std::{collections::BTreeSet, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    iter,
+};
 
 use iced_x86::{Decoder, DecoderOptions, OpKind};
 
 use super::{
     AbiError,
+    call::MOST_FOLLOWED,
     derive::ALLOCATORS,
     image::{Function, Image, Pointee},
     names,
@@ -66,11 +71,15 @@ const VTABLES: [&str; 3] = [
 ];
 const VTABLE_SLOTS: u64 = 8;
 
+/// Functions whose calls are followed, of which an unoptimised library has very many.
+const MOST_FOLLOWED_SHOWN: usize = 2_000;
+
 /// The functions, the names that they refer to and the vtables, one a line:
 ///
 /// ```text
 /// build-id HEX
 /// function SYMBOL ADDRESS CODE
+/// inline SYMBOL ADDRESS CODE    a function whose calls are followed
 /// name ADDRESS SYMBOL           what a call to that address reaches
 /// symbol ADDRESS SYMBOL         what the dynamic linker writes at that address: a symbol's address
 /// pointer ADDRESS ADDRESS       likewise, an address of the library
@@ -122,7 +131,8 @@ pub fn excerpt(library: &[u8]) -> Result<String, AbiError> {
     }
     functions.sort_by_key(|function| (function.address, function.symbol));
     functions.dedup_by_key(|function| function.address);
-    for function in &functions {
+    let followed = followed(&image, &functions);
+    for function in functions.iter().chain(followed.values()) {
         let end = function.address + function.code.len() as u64;
         for instruction in
             &mut Decoder::with_ip(64, function.code, function.address, DecoderOptions::NONE)
@@ -139,23 +149,46 @@ pub fn excerpt(library: &[u8]) -> Result<String, AbiError> {
             }
         }
     }
+    functions.retain(|function| !followed.contains_key(&function.address));
+    let kinds = iter::repeat_n("function", functions.len()).chain(iter::repeat("inline"));
     let mut text = String::new();
     if let Some(id) = image.build_id() {
         let _ = writeln!(text, "build-id {id}");
     }
-    for Function {
-        symbol,
-        address,
-        code,
-    } in functions
-    {
+    for (kind, function) in kinds.zip(functions.iter().chain(followed.values())) {
+        let Function {
+            symbol,
+            address,
+            code,
+        } = function;
         let hex: String = code.iter().map(|byte| format!("{byte:02x}")).collect();
-        let _ = writeln!(text, "function {symbol} {address:#x} {hex}");
+        let _ = writeln!(text, "{kind} {symbol} {address:#x} {hex}");
     }
     for line in lines {
         let _ = writeln!(text, "{line}");
     }
     Ok(text)
+}
+
+/// The functions that these call and that are followed, and those that they call in turn.
+fn followed<'a>(image: &Image<'a>, functions: &[Function<'a>]) -> BTreeMap<u64, Function<'a>> {
+    let mut found = BTreeMap::new();
+    let mut work = functions.to_vec();
+    while let Some(function) = work.pop() {
+        for instruction in
+            &mut Decoder::with_ip(64, function.code, function.address, DecoderOptions::NONE)
+        {
+            if instruction.op0_kind() == OpKind::NearBranch64
+                && let Some(callee) = image.inlinable(instruction.near_branch_target())
+                && callee.code.len() <= MOST_FOLLOWED
+                && found.len() < MOST_FOLLOWED_SHOWN
+                && found.insert(callee.address, callee).is_none()
+            {
+                work.push(callee);
+            }
+        }
+    }
+    found
 }
 
 fn pointee(image: &Image<'_>, at: u64) -> Option<String> {

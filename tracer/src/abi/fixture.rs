@@ -7,6 +7,10 @@ use super::{Abi, image::Image};
 pub const TTNN_0_81_1: &str = include_str!("fixtures/ttnn-0.81.1.txt");
 /// Fields in `Buffer`, few accessors out of line.
 pub const TTNN_0_77_0: &str = include_str!("fixtures/ttnn-0.77.0.txt");
+/// Between the two: as 0.77.0, but for a smaller `Buffer` and another `create`.
+pub const TTNN_0_71_2: &str = include_str!("fixtures/ttnn-0.71.2.txt");
+/// The oldest release but one: no `AllocatorImpl`, and `MeshDevice` holds its id itself.
+pub const TTNN_0_62_2: &str = include_str!("fixtures/ttnn-0.62.2.txt");
 
 pub fn ttnn_0_81_1() -> Abi {
     Abi::derive_from(&Image::from_excerpt(TTNN_0_81_1)).expect("ttnn 0.81.1 can be traced")

@@ -47,6 +47,9 @@ pub struct Image<'a> {
     segments: Vec<Segment<'a>>,
     /// Defined symbols by name: address and size.
     symbols: BTreeMap<&'a str, (u64, u64)>,
+    /// Sizes of the functions that are inline or of one source file, by address: several of the
+    /// latter may have one name.
+    inlinable: HashMap<u64, u64>,
     /// Names by address (one of them, where several share it).
     names: HashMap<u64, &'a str>,
     relocations: HashMap<u64, Pointee<'a>>,
@@ -79,6 +82,7 @@ impl<'a> Image<'a> {
         }
         let mut symbols = BTreeMap::new();
         let mut names = HashMap::new();
+        let mut inlinable = HashMap::new();
         for symbol in file
             .dynamic_symbols()
             .chain(file.symbols())
@@ -88,6 +92,9 @@ impl<'a> Image<'a> {
             symbols
                 .entry(name)
                 .or_insert((symbol.address(), symbol.size()));
+            if symbol.kind() == SymbolKind::Text && (symbol.is_weak() || symbol.is_local()) {
+                inlinable.insert(symbol.address(), symbol.size());
+            }
             if matches!(symbol.kind(), SymbolKind::Text | SymbolKind::Data) {
                 names.entry(symbol.address()).or_insert(name);
             }
@@ -127,6 +134,7 @@ impl<'a> Image<'a> {
             build_id: build_id.map(|id| id.iter().map(|byte| format!("{byte:02x}")).collect()),
             segments: segments.collect(),
             symbols,
+            inlinable,
             names,
             relocations,
         })
@@ -147,6 +155,26 @@ impl<'a> Image<'a> {
         let (&symbol, &(address, size)) = self.symbols.get_key_value(symbol)?;
         Some(Function {
             symbol,
+            address,
+            code: self.bytes(address, size)?,
+        })
+    }
+
+    /// The function that a call to `address` reaches, through a PLT entry or directly, if the
+    /// optimiser could put it in its callers' places: one that is inline (a weak symbol: all
+    /// libraries have the same) or of one source file (a local one).
+    pub fn inlinable(&self, address: u64) -> Option<Function<'a>> {
+        let (address, size) = match self.inlinable.get(&address) {
+            Some(size) => (address, *size),
+            None => {
+                let (address, size) = *self.symbols.get(self.plt(address)?)?;
+                self.inlinable
+                    .contains_key(&address)
+                    .then_some((address, size))?
+            }
+        };
+        Some(Function {
+            symbol: self.symbol_at(address)?,
             address,
             code: self.bytes(address, size)?,
         })
@@ -191,9 +219,11 @@ impl<'a> Image<'a> {
 
     /// The name of the function that a call to `address` reaches, through a PLT entry or directly.
     pub fn callee(&self, address: u64) -> Option<&'a str> {
-        if let Some(name) = self.names.get(&address) {
-            return Some(name);
-        }
+        self.symbol_at(address).or_else(|| self.plt(address))
+    }
+
+    /// The name of the function that the PLT entry at an address jumps to.
+    fn plt(&self, address: u64) -> Option<&'a str> {
         let mut decoder =
             Decoder::with_ip(64, self.bytes(address, 16)?, address, DecoderOptions::NONE);
         let mut instruction = decoder.decode();
@@ -228,6 +258,11 @@ impl<'a> Image<'a> {
         })
     }
 
+    /// The library's code or data from a virtual address on, up to the end of what is mapped with it.
+    pub fn code_at(&self, address: u64) -> Option<&'a [u8]> {
+        self.bytes(address, u64::from(u32::MAX))
+    }
+
     fn bytes(&self, address: u64, size: u64) -> Option<&'a [u8]> {
         self.segments.iter().find_map(|segment| {
             let start = usize::try_from(address.checked_sub(segment.address)?).ok()?;
@@ -251,12 +286,15 @@ impl Image<'static> {
             let leaked: &'static str = line.to_owned().leak();
             match leaked.split(' ').collect::<Vec<_>>()[..] {
                 ["build-id", id] => image.build_id = Some(id.into()),
-                ["function", symbol, address, code] => {
+                [kind @ ("function" | "inline"), symbol, address, code] => {
                     let bytes = (0..code.len())
                         .step_by(2)
                         .map(|i| u8::from_str_radix(&code[i..i + 2], 16));
                     let data: Vec<u8> = bytes.collect::<Result<_, _>>().expect("hexadecimal code");
                     let address = number(address);
+                    if kind == "inline" {
+                        image.inlinable.insert(address, data.len() as u64);
+                    }
                     image.symbols.insert(symbol, (address, data.len() as u64));
                     image.names.insert(address, symbol);
                     image.segments.push(Segment {

@@ -7,15 +7,23 @@
 //! symbolic [interpreter]. Two functions that disagree, or a field of which no function tells, are
 //! errors with the code in hand. There is no table of offsets, and no release is known by name.
 
+mod accessors;
+mod call;
 mod derive;
+mod device;
+mod dwarf;
 mod error;
 mod excerpt;
 mod field;
+mod fields;
 mod image;
+mod instruction;
 pub mod interpreter;
 mod listing;
+mod members;
 mod names;
 mod points;
+mod settle;
 mod state;
 mod value;
 mod witness;
@@ -25,12 +33,16 @@ pub mod fixture;
 #[cfg(test)]
 mod tests;
 
-pub use derive::Fields;
+pub use accessors::Accessors;
+pub(crate) use call::never_returns;
 pub use error::AbiError;
 pub use excerpt::excerpt;
 pub use field::{Field, FieldPath, Witness};
-pub use image::Image;
+pub use fields::Fields;
+pub use image::{Image, Pointee};
+pub(crate) use listing::instruction as instruction_text;
 pub use points::{Cost, Holder, Point, PointKind};
+pub(crate) use state::number as register_number;
 
 /// All that is needed to trace one library.
 #[derive(Clone, Debug)]
@@ -55,11 +67,18 @@ impl Abi {
     /// # Errors
     /// See [`AbiError`]: not such a library, symbols missing, a field or probe point in doubt.
     pub fn derive(library: &[u8]) -> Result<Self, AbiError> {
-        Self::derive_from(&Image::parse(library)?)
+        let image = Image::parse(library)?;
+        let members = dwarf::Members::read(library, &members::compiled_with_classes(&image));
+        Self::derive_with(&image, members)
     }
 
+    #[cfg(test)]
     fn derive_from(image: &Image<'_>) -> Result<Self, AbiError> {
-        let deriver = derive::Deriver::new(image)?;
+        Self::derive_with(image, dwarf::Members::default())
+    }
+
+    fn derive_with(image: &Image<'_>, members: dwarf::Members) -> Result<Self, AbiError> {
+        let deriver = derive::Deriver::new(image, members)?;
         let fields = deriver.fields()?;
         let points = points::find(&deriver, &fields)?;
         Ok(Self {

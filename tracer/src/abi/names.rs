@@ -25,6 +25,13 @@ pub fn methods<'a>(image: &Image<'a>, class: &str, name: &str) -> Vec<Function<'
         .collect()
 }
 
+/// The `const` member function called `name` that takes nothing.
+pub fn getter<'a>(image: &Image<'a>, class: &str, name: &str) -> Option<Function<'a>> {
+    methods(image, class, name)
+        .into_iter()
+        .find(|function| function.symbol.starts_with("_ZNK") && function.symbol.ends_with("Ev"))
+}
+
 /// The constructor of a class that takes an `IDevice*` first.
 pub fn device_constructor<'a>(image: &Image<'a>, class: &str) -> Option<Function<'a>> {
     ["C1", "C2"].iter().find_map(|kind| {
@@ -38,6 +45,13 @@ pub fn destructor<'a>(image: &Image<'a>, class: &str) -> Option<Function<'a>> {
     ["D1", "D2"]
         .iter()
         .find_map(|kind| image.function(&format!("_ZN{NAMESPACE}{}{class}{kind}Ev", class.len())))
+}
+
+/// Whether a mangled name is that of [`destructor`].
+pub fn is_destructor(symbol: &str, class: &str) -> bool {
+    ["D1", "D2"]
+        .iter()
+        .any(|kind| symbol.starts_with(&format!("_ZN{NAMESPACE}{}{class}{kind}Ev", class.len())))
 }
 
 /// The vtable's symbol of a class of `tt::tt_metal`.

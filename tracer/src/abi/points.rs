@@ -8,11 +8,13 @@ use tracer_common::register;
 
 use super::{
     AbiError,
-    derive::{Deriver, Fields, hidden_result},
+    derive::{ALLOCATORS, Deriver},
+    fields::Fields,
+    interpreter::{Action, Callee},
     listing, names,
     state::State,
     value::{RegisterNumber, Value},
-    witness::Testimony,
+    witness::{Testimony, hidden_result},
 };
 
 /// What a hit of a probe point means.
@@ -107,6 +109,7 @@ pub struct Point {
 /// # Errors
 /// When a function is missing, or has no place where the object is at hand.
 pub fn find(deriver: &Deriver<'_>, fields: &Fields) -> Result<Vec<Point>, AbiError> {
+    called(deriver)?;
     let missing = |name: &str| AbiError::MissingSymbols {
         names: vec![format!("tt::tt_metal::{name}")],
     };
@@ -161,6 +164,50 @@ pub fn find(deriver: &Deriver<'_>, fields: &Fields) -> Result<Vec<Point>, AbiErr
             PointKind::Create => created(deriver, fields),
         })
         .collect()
+}
+
+/// Checks that functions which must call a probed one do: optimising at link time may have put its
+/// code in their place, and then a probe at its own would see nothing.
+///
+/// # Errors
+/// When one of them doesn't call it.
+fn called(deriver: &Deriver<'_>) -> Result<(), AbiError> {
+    let calls = |caller: &Testimony<'_>, callee: &str, is_callee: &dyn Fn(&str) -> bool| {
+        let calls = caller.analysis.observations().iter().any(|seen| {
+            matches!(
+                &seen.what,
+                Action::Call { callee: Callee::Named(name), .. } if is_callee(name)
+            )
+        });
+        if calls {
+            return Ok(());
+        }
+        Err(AbiError::NoProbePoint {
+            function: callee.into(),
+            reason: format!(
+                "{} doesn't call it, so its code was copied to where it is used (by link-time \
+                 optimisation?)",
+                names::short(caller.function.symbol)
+            ),
+            code: listing::of(&caller.function),
+        })
+    };
+    if let Some(allocate) = deriver.holder("allocate_impl") {
+        calls(&allocate, "GraphTracker::track_allocate", &|symbol| {
+            names::is_method(symbol, &["GraphTracker"], "track_allocate")
+        })?;
+    }
+    if let Some(deallocate) = deriver.holder("deallocate_impl") {
+        calls(&deallocate, "AllocatorImpl::deallocate_buffer", &|symbol| {
+            names::is_method(symbol, &ALLOCATORS, "deallocate_buffer")
+        })?;
+    }
+    for dispose in deriver.disposers() {
+        calls(&dispose, "Buffer::~Buffer", &|symbol| {
+            names::is_destructor(symbol, "Buffer")
+        })?;
+    }
+    Ok(())
 }
 
 /// Inside the `create` that makes non-owning buffers, behind the instruction that gives the buffer

@@ -14,6 +14,14 @@ pub fn number(register: Register) -> Option<RegisterNumber> {
         .then(|| (full as u32) - (Register::RAX as u32))
 }
 
+/// Whether it is the second byte of a register.
+pub fn is_high_byte(register: Register) -> bool {
+    matches!(
+        register,
+        Register::AH | Register::BH | Register::CH | Register::DH
+    )
+}
+
 /// Registers that a called function may change (System V ABI).
 const CALLER_SAVED: [RegisterNumber; 9] = [
     register::RAX,
@@ -40,6 +48,8 @@ pub const ARGUMENTS: [RegisterNumber; 6] = [
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
     registers: [Value; 16],
+    /// How many low bytes of each register the value speaks for: 8 but where a part was written.
+    known: [u8; 16],
     /// By offset from the stack pointer at entry: width and value of what was stored there.
     stack: BTreeMap<i64, (u8, Value)>,
 }
@@ -52,73 +62,127 @@ impl State {
         registers[register::RSP as usize] = Value::symbolic(Base::Stack);
         Self {
             registers,
+            known: [8; 16],
             stack: BTreeMap::new(),
         }
     }
 
+    /// What a whole register holds.
     pub fn get(&self, register: RegisterNumber) -> &Value {
+        self.low(register, 8)
+    }
+
+    /// What the `width` low bytes of a register hold.
+    fn low(&self, register: RegisterNumber, width: u8) -> &Value {
+        if self.known[register as usize] < width {
+            return &Value::Unknown;
+        }
         &self.registers[register as usize]
     }
 
     pub fn set(&mut self, register: RegisterNumber, value: Value) {
+        self.set_low(register, value, 8);
+    }
+
+    /// Writes the `width` low bytes of a register. Four zero the rest, so they count as all.
+    pub fn set_low(&mut self, register: RegisterNumber, value: Value, width: usize) {
+        let whole = value == Value::Unknown || width >= 4;
+        self.known[register as usize] = if whole { 8 } else { width as u8 };
         self.registers[register as usize] = value;
     }
 
     /// A register that holds `value`.
     pub fn register_with(&self, value: &Value) -> Option<RegisterNumber> {
-        self.registers
-            .iter()
-            .position(|held| held == value)
-            .map(|n| n as RegisterNumber)
+        (0..self.registers.len() as RegisterNumber).find(|register| self.get(*register) == value)
     }
 
     /// A stack slot that holds `value`, told as an offset from what the stack pointer is here.
     pub fn slot_with(&self, value: &Value) -> Option<i64> {
-        let Value::Symbolic {
-            base: Base::Stack,
-            offset: top,
-        } = self.get(register::RSP)
-        else {
-            return None;
-        };
+        let top = self.top()?;
         self.stack
             .iter()
-            .find(|(at, (width, held))| **at >= *top && *width == 8 && held == value)
+            .find(|(at, (width, held))| **at >= top && *width == 8 && held == value)
             .map(|(at, _)| at - top)
     }
 
     /// What is known when either of two paths may have led here; `None` if that is no less than
     /// what `self` knows.
     pub fn join(&self, other: &Self) -> Option<Self> {
-        let registers = std::array::from_fn(|n| self.registers[n].join(&other.registers[n]));
+        let registers: [Value; 16] =
+            std::array::from_fn(|n| self.registers[n].join(&other.registers[n]));
+        let known: [u8; 16] = std::array::from_fn(|n| self.known[n].min(other.known[n]));
+        // One that nothing is known of has one form only, so that a fixed point is reached.
+        let known = std::array::from_fn(|n| {
+            if registers[n] == Value::Unknown {
+                8
+            } else {
+                known[n]
+            }
+        });
         let stack = self
             .stack
             .iter()
             .filter(|(at, slot)| other.stack.get(at) == Some(slot))
             .map(|(at, slot)| (*at, slot.clone()))
             .collect();
-        let joined = Self { registers, stack };
+        let joined = Self {
+            registers,
+            known,
+            stack,
+        };
         (joined != *self).then_some(joined)
     }
 
     /// After a call: what the called function may have changed is unknown.
-    pub fn called(&mut self, at: u64) {
-        for (register, value) in CALLER_SAVED
-            .iter()
-            .map(|r| (*r, self.get(*r).clone()))
-            .collect::<Vec<_>>()
-        {
-            // A local variable whose address was passed may have been written.
+    pub fn called(&mut self) {
+        let before = self.clone();
+        self.forget_passed(&before);
+        for register in CALLER_SAVED {
+            self.set(register, Value::Unknown);
+        }
+    }
+
+    /// Local variables whose addresses were in registers at a call may have been written by it.
+    pub fn forget_passed(&mut self, at_call: &Self) {
+        for register in CALLER_SAVED {
             if let Value::Symbolic {
                 base: Base::Stack,
                 offset,
-            } = value
+            } = at_call.get(register)
             {
-                self.stack.remove(&offset);
+                self.stack.remove(offset);
             }
-            self.set(register, Value::Unknown);
         }
-        self.set(register::RAX, Value::symbolic(Base::Result(at)));
+    }
+
+    /// At the entry of a function that is called from here, as if its code stood here: it sees the
+    /// same arguments and the same stack. `None` where the stack pointer isn't known.
+    pub fn entering(&self) -> Option<Self> {
+        let mut inner = self.clone();
+        inner.adjust_stack(-8);
+        let top = inner.top()?;
+        inner.store_on_stack(top, 8, Value::Unknown);
+        Some(inner)
+    }
+
+    /// Back from such a function, where it returns: its stack frame is gone. `None` if it left the
+    /// stack pointer elsewhere than it found it.
+    pub fn leaving(mut self, caller: &Self) -> Option<Self> {
+        self.adjust_stack(8);
+        let top = self.top()?;
+        self.stack.retain(|at, _| *at >= top);
+        (self.top() == caller.top()).then_some(self)
+    }
+
+    /// The stack pointer, as an offset from what it was at entry.
+    fn top(&self) -> Option<i64> {
+        match self.get(register::RSP) {
+            Value::Symbolic {
+                base: Base::Stack,
+                offset,
+            } => Some(*offset),
+            _ => None,
+        }
     }
 
     pub fn adjust_stack(&mut self, by: i64) {
@@ -200,13 +264,11 @@ impl State {
         match instruction.op_kind(operand) {
             OpKind::Register => {
                 let register = instruction.op_register(operand);
-                let high = matches!(
-                    register,
-                    Register::AH | Register::BH | Register::CH | Register::DH
-                );
                 number(register)
-                    .filter(|_| !high)
-                    .map_or(Value::Unknown, |n| self.get(n).clone())
+                    .filter(|_| !is_high_byte(register))
+                    .map_or(Value::Unknown, |n| {
+                        self.low(n, register.size().min(8) as u8).clone()
+                    })
             }
             OpKind::Memory => self.address(instruction).map_or(Value::Unknown, |address| {
                 self.load(&address, instruction.memory_size().size() as u8)

@@ -4,7 +4,7 @@ use tracer_common::register;
 
 use super::{
     Abi, AbiError, Cost, Holder, Point, PointKind,
-    fixture::{TTNN_0_77_0, TTNN_0_81_1},
+    fixture::{TTNN_0_62_2, TTNN_0_71_2, TTNN_0_77_0, TTNN_0_81_1},
     image::{Image, Pointee},
 };
 
@@ -120,8 +120,73 @@ fn ttnn_0_77_0_has_its_fields_in_the_buffer() {
 }
 
 #[test]
-fn every_probe_point_of_both_releases_is_emulated_by_the_kernel() {
-    for excerpt in [TTNN_0_81_1, TTNN_0_77_0] {
+fn ttnn_0_71_2_differs_from_0_77_0_in_its_unique_id() {
+    let abi = derive(TTNN_0_71_2).unwrap();
+    assert_eq!(
+        fields(&abi),
+        [
+            ("device", "[buffer+0x10]".into(), 8, 2),
+            ("size", "[buffer+0x18]".into(), 8, 2),
+            ("page_size", "[buffer+0x58]".into(), 8, 2),
+            ("buffer_type", "[buffer+0x20]".into(), 4, 3),
+            ("layout", "[buffer+0x24]".into(), 4, 2),
+            ("owns_data", "[buffer+0x2b]".into(), 1, 2),
+            ("allocator", "[buffer+0x40]".into(), 8, 3),
+            ("status", "[buffer+0x48]".into(), 1, 4),
+            ("hooked", "[buffer+0x49]".into(), 1, 2),
+            ("address", "[buffer+0x50]".into(), 8, 2),
+            ("unique_id", "[buffer+0x218]".into(), 8, 1),
+            ("chip_id", "[device+0x18]".into(), 4, 2),
+            ("mesh_id", "[[mesh_device+0x18]+0x50]".into(), 4, 2),
+        ]
+    );
+    assert_eq!(
+        abi.build_id.as_deref(),
+        Some("dcbe0ba53c6d35002757ca2af1bb14c952aa7afb")
+    );
+}
+
+/// Its allocator class is `Allocator`, later `AllocatorImpl`; and `MeshDevice` is no pointer to its
+/// implementation yet.
+#[test]
+fn ttnn_0_62_2_has_a_mesh_id_in_the_mesh_device_itself() {
+    let abi = derive(TTNN_0_62_2).unwrap();
+    assert_eq!(
+        fields(&abi),
+        [
+            ("device", "[buffer+0x10]".into(), 8, 2),
+            ("size", "[buffer+0x18]".into(), 8, 2),
+            ("page_size", "[buffer+0x58]".into(), 8, 2),
+            ("buffer_type", "[buffer+0x20]".into(), 4, 3),
+            ("layout", "[buffer+0x24]".into(), 4, 2),
+            ("owns_data", "[buffer+0x2b]".into(), 1, 2),
+            ("allocator", "[buffer+0x40]".into(), 8, 2),
+            ("status", "[buffer+0x48]".into(), 1, 4),
+            ("hooked", "[buffer+0x49]".into(), 1, 2),
+            ("address", "[buffer+0x50]".into(), 8, 2),
+            ("unique_id", "[buffer+0x1f8]".into(), 8, 1),
+            ("chip_id", "[device+0x8]".into(), 4, 2),
+            ("mesh_id", "[mesh_device+0x50]".into(), 4, 1),
+        ]
+    );
+    assert_eq!(
+        abi.build_id.as_deref(),
+        Some("2e00bd8f7d332de4e5792095d59323643288dce6")
+    );
+    let functions =
+        [PointKind::BulkFree, PointKind::Deallocate].map(|kind| point(&abi, kind).function.clone());
+    assert_eq!(
+        functions,
+        [
+            "Allocator::deallocate_buffers",
+            "Allocator::deallocate_buffer"
+        ]
+    );
+}
+
+#[test]
+fn every_probe_point_of_each_release_is_emulated_by_the_kernel() {
+    for excerpt in [TTNN_0_81_1, TTNN_0_77_0, TTNN_0_71_2, TTNN_0_62_2] {
         let abi = derive(excerpt).unwrap();
         let kinds: Vec<_> = abi.points.iter().map(|point| point.kind).collect();
         assert_eq!(kinds, PointKind::ATTACH_ORDER);
@@ -147,7 +212,12 @@ fn every_probe_point_of_both_releases_is_emulated_by_the_kernel() {
 /// The call behind the store of the address, where r14 holds the `shared_ptr` that is returned.
 #[test]
 fn non_owning_buffers_are_seen_inside_create_once_they_have_their_address() {
-    for (excerpt, into) in [(TTNN_0_81_1, 0xd0), (TTNN_0_77_0, 0x156)] {
+    for (excerpt, into) in [
+        (TTNN_0_81_1, 0xd0),
+        (TTNN_0_77_0, 0x156),
+        (TTNN_0_71_2, 0x140),
+        (TTNN_0_62_2, 0x140),
+    ] {
         let abi = derive(excerpt).unwrap();
         let point = point(&abi, PointKind::Create);
         assert_eq!(point.into, into);

@@ -229,6 +229,54 @@ impl Testimony<'_> {
                 _ => None,
             })
     }
+
+    /// The same function, with its result returned through a hidden first argument.
+    pub fn after_result(self) -> Self {
+        Self {
+            this: this_after_result(),
+            ..self
+        }
+    }
+
+    /// Where a `create` that returns a `shared_ptr<Buffer>` through a hidden pointer stores its
+    /// address argument: the path from the `Buffer`.
+    pub fn through_result(&self) -> Option<Witness> {
+        let address = names::argument(2);
+        self.analysis
+            .observations()
+            .iter()
+            .find_map(|observation| match &observation.what {
+                Action::Store {
+                    to: Some(base),
+                    offset,
+                    width: 8,
+                    value,
+                } if *value == address => {
+                    let path = Place {
+                        base: base.clone(),
+                        offset: *offset,
+                        width: 8,
+                    }
+                    .path_from(&this())?;
+                    // The first step is from the `shared_ptr` to the `Buffer`.
+                    let (0, derefs) = path
+                        .derefs
+                        .split_first()
+                        .map(|(first, rest)| (*first, rest.to_vec()))?
+                    else {
+                        return None;
+                    };
+                    Some(Witness {
+                        source: format!(
+                            "{} (sets it to its address)",
+                            names::short(self.function.symbol)
+                        ),
+                        path: FieldPath { derefs, ..path },
+                    })
+                }
+                _ => None,
+            })
+    }
 }
 
 /// `this` of an ordinary member function.
@@ -239,4 +287,9 @@ pub fn this() -> Base {
 /// `this` of a member function whose result is returned through a hidden pointer.
 pub fn this_after_result() -> Base {
     Base::Argument(register::RSI)
+}
+
+/// What the register of a function's hidden result held at its entry.
+pub fn hidden_result() -> Value {
+    Value::symbolic(Base::Argument(register::RDI))
 }

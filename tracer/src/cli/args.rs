@@ -29,7 +29,7 @@ pub struct Arguments {
 pub enum Command {
     /// Trace a command from its first buffer
     Run(Run),
-    /// Trace a running process
+    /// Trace running processes
     Attach(Attach),
     /// Tell whether tracing works here, and what was found in a library
     Check(Check),
@@ -56,15 +56,19 @@ pub struct Run {
 }
 
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("target").required(true))]
+#[command(group = ArgGroup::new("target").required(true).multiple(true))]
 pub struct Attach {
-    /// The process, by its number
+    /// A process, by its number; may be given several times
     #[arg(long, group = "target", value_parser = clap::value_parser!(u32).range(1..))]
-    pub pid: Option<u32>,
-    /// The process, by the name of its command, its program, or the script that it runs
+    pub pid: Vec<u32>,
+    /// A process, by the name of its command, its program, or the script that it runs; may be given
+    /// several times
     #[arg(long, group = "target")]
-    pub name: Option<String>,
-    /// Wait for the process to appear (--name) and for it to load TT-Metal
+    pub name: Vec<String>,
+    /// Every process that has loaded TT-Metal, or does so later, until Ctrl-C or --duration
+    #[arg(long, group = "target", conflicts_with_all = ["pid", "name", "wait"])]
+    pub all: bool,
+    /// Wait for the processes to appear (--name) and for them to load TT-Metal
     #[arg(long)]
     pub wait: bool,
     #[command(flatten)]

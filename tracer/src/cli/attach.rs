@@ -1,97 +1,145 @@
-//! `tt-memtrace attach`.
+//! `tt-memtrace attach`: running processes, by number or by name.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::anyhow;
 
 use super::{
     args::Attach,
+    everyone,
     failure::{Failure, Kind},
     host::HostCheck,
     output::Output,
     run::optional_sleep,
-    session::{FETCH, Session},
+    session::{Deed, FETCH, Session, What},
     signals,
 };
 use crate::{
+    probe::{Recording, Scope},
     report::Attached,
-    stream::Decoded,
-    target::{self, Ended, TargetError},
+    target::{self, TargetError},
 };
 
 /// How often `/proc` is searched for a process that is waited for by name.
 const SEARCH: Duration = Duration::from_millis(100);
 
 /// # Errors
-/// When the target can't be traced, or a result not written.
+/// When a target can't be traced, or a result not written.
 pub async fn attach(options: Attach) -> Result<(), Failure> {
     let mut requests = signals::requests().map_err(|error| Failure::new(Kind::Host, error))?;
-    let pid = match (options.pid, options.name.as_deref()) {
-        (Some(pid), _) => pid,
-        (None, Some(name)) if options.wait => tokio::select! {
-            found = wait_for_name(name) => found?,
-            _ = requests.recv() => return Ok(()),
-        },
-        (None, name) => target::find_by_name(name.unwrap_or_default())?,
-    };
-    let ended = Ended::of(pid)?;
+    if options.all {
+        return everyone::attach(&options.tracing, &mut requests).await;
+    }
+    let mut pids: BTreeSet<u32> = options.pid.iter().copied().collect();
+    for name in &options.name {
+        let pid = if options.wait {
+            tokio::select! {
+                found = wait_for_name(name) => found?,
+                _ = requests.recv() => return Ok(()),
+            }
+        } else {
+            target::find_by_name(name)?
+        };
+        pids.insert(pid);
+    }
+    for pid in &pids {
+        target::Identity::of(*pid)?;
+    }
     HostCheck::run().require()?;
-    if !options.wait && !target::is_loaded(pid).map_err(|error| ended_or(pid, error.into()))? {
-        return Err(no_library(pid));
+    for pid in pids.iter().filter(|_| !options.wait) {
+        if !target::is_loaded(*pid).map_err(|error| ended_or(*pid, error.into()))? {
+            return Err(no_library(*pid));
+        }
     }
     let output = Output::open(&options.tracing)?;
     let mut session = Session::new(options.tracing.ring_size, output)?;
-    session.introduce(pid, Attached::Running)?;
-    session.kernel.watch(pid, true)?;
-    let linker = (options.wait && !start(&mut session, pid)?)
-        .then(|| watch_linker(&mut session, pid))
-        .transpose()?;
-    // It may have been loaded while the linker was being watched; or the process has ended.
-    if !start(&mut session, pid)? && !options.wait {
-        return Err(no_library(pid));
+    for pid in &pids {
+        join(&mut session, *pid, options.wait)?;
     }
-    session.kernel.record(true)?;
-    if !session.traces_anything() {
-        session.output.say(&format!(
-            "waiting for process {pid} to load {}",
-            target::LIBRARY
-        ));
+    session.kernel.record(Recording::On)?;
+    for pid in &pids {
+        if !session.books.has_any_library(*pid) {
+            session.books.output.say(&format!(
+                "waiting for process {pid} to load {}",
+                target::LIBRARY
+            ));
+        }
     }
 
     let mut fetch = tokio::time::interval(FETCH);
     fetch.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let stop = optional_sleep(options.tracing.duration);
     tokio::pin!(stop);
-    loop {
+    let mut left = pids.clone();
+    while !left.is_empty() {
         tokio::select! {
             _ = fetch.tick() => {}
             attention = session.kernel.attention() => attention?,
-            result = ended.wait() => {
-                result?;
-                session.ended(pid, None)?;
-                break;
-            }
             () = &mut stop => break,
             _ = requests.recv() => break,
         }
-        for control in session.fetch()? {
-            if matches!(control, Decoded::Linked { .. } | Decoded::Executed { .. }) {
-                start(&mut session, pid)?;
+        for Deed { pid, what, .. } in session.fetch()? {
+            let looked = match what {
+                What::Ended => {
+                    left.remove(&pid);
+                    Ok(true)
+                }
+                What::Executed => listen(&mut session, pid),
+                What::Linked => start(&mut session, pid),
+            };
+            match looked {
+                Err(failure) if pids.len() == 1 => return Err(failure),
+                Err(failure) => {
+                    session.books.cannot_trace(pid, &failure);
+                    left.remove(&pid);
+                }
+                Ok(_) => {}
             }
         }
-        session.output.flush();
+        session.books.output.flush();
     }
     let traced = session.traces_anything();
-    drop(linker);
     session.finish()?;
     if traced {
         Ok(())
     } else {
+        let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
         Err(Failure::new(
             Kind::NoLibrary,
-            anyhow!("process {pid} never loaded {}", target::LIBRARY),
+            anyhow!(
+                "process {} never loaded {}",
+                pids.join(", "),
+                target::LIBRARY
+            ),
         ))
     }
+}
+
+/// Begins to trace a process, or to wait for its library.
+fn join(session: &mut Session, pid: u32, wait: bool) -> Result<(), Failure> {
+    session.books.introduce(pid, Attached::Running)?;
+    session.kernel.watch(pid)?;
+    // From now on its end is reported; it may have come before.
+    if !target::is_alive(pid) {
+        return Err(ended(pid));
+    }
+    if start(session, pid)? {
+        return Ok(());
+    }
+    if !wait {
+        return Err(no_library(pid));
+    }
+    if !listen(session, pid)? {
+        return Err(Failure::new(
+            Kind::NoLibrary,
+            anyhow!(
+                "process {pid} is linked statically and can't load {}",
+                target::LIBRARY
+            ),
+        ));
+    }
+    // It may have been loaded meanwhile.
+    start(session, pid).map(drop)
 }
 
 async fn wait_for_name(name: &str) -> Result<u32, Failure> {
@@ -103,10 +151,19 @@ async fn wait_for_name(name: &str) -> Result<u32, Failure> {
     }
 }
 
-/// Puts probes on.
+/// Puts probes on, and tells whether there was a library to put them on.
 fn start(session: &mut Session, pid: u32) -> Result<bool, Failure> {
     session
-        .trace_libraries(pid)
+        .trace_libraries(pid, Scope::Process(pid), false)
+        .map_err(|failure| ended_or(pid, failure))
+}
+
+/// Has loaded libraries reported, and tells whether the process can load any.
+fn listen(session: &mut Session, pid: u32) -> Result<bool, Failure> {
+    let scope = Scope::Process(pid);
+    session
+        .linkers
+        .listen(&mut session.kernel, pid, scope)
         .map_err(|failure| ended_or(pid, failure))
 }
 
@@ -115,11 +172,15 @@ fn ended_or(pid: u32, failure: Failure) -> Failure {
     if target::is_alive(pid) {
         failure
     } else {
-        Failure::new(
-            Kind::Target,
-            anyhow!("process {pid} ended while it was being attached to"),
-        )
+        ended(pid)
     }
+}
+
+fn ended(pid: u32) -> Failure {
+    Failure::new(
+        Kind::Target,
+        anyhow!("process {pid} ended while it was being attached to"),
+    )
 }
 
 fn no_library(pid: u32) -> Failure {
@@ -135,20 +196,4 @@ fn no_library(pid: u32) -> Failure {
         ),
     );
     ended_or(pid, failure)
-}
-
-fn watch_linker(
-    session: &mut Session,
-    pid: u32,
-) -> Result<Option<crate::probe::AttachedProbes>, Failure> {
-    match target::dynamic_linker(pid)? {
-        Some(linker) => super::linker::attach(session, &linker).map(Some),
-        None => Err(Failure::new(
-            Kind::NoLibrary,
-            anyhow!(
-                "process {pid} is linked statically and can't load {}",
-                target::LIBRARY
-            ),
-        )),
-    }
 }

@@ -198,17 +198,7 @@ fn text(report: &Report) -> String {
         &format!("kernel       Linux {kernel}, {arch}"),
     );
     line(*uprobes, "uprobes      as perf events");
-    line(
-        true,
-        &format!(
-            "kernel types {}",
-            if *kernel_types {
-                "described (BTF)"
-            } else {
-                "not described: exit codes of attached processes stay unknown"
-            }
-        ),
-    );
+    line(*kernel_types, "kernel types described (BTF)");
     let privileges = if missing_capabilities.is_empty() {
         "enough".to_owned()
     } else {

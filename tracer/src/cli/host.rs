@@ -5,7 +5,10 @@ use rustix::system::uname;
 use serde::Serialize;
 
 use super::failure::{Failure, Kind};
-use crate::{probe::supports_uprobes, report::Host};
+use crate::{
+    probe::{describes_types, supports_uprobes},
+    report::Host,
+};
 
 /// The oldest kernel that has all that is used: `bpf_get_attach_cookie` came with 5.15.
 const OLDEST: (u32, u32) = (5, 15);
@@ -44,6 +47,13 @@ impl HostCheck {
                 "this kernel has no uprobes (CONFIG_UPROBE_EVENTS), or /sys isn't mounted".into(),
             );
         }
+        let kernel_types = describes_types();
+        if !kernel_types {
+            problems.push(
+                "this kernel doesn't describe its types (CONFIG_DEBUG_INFO_BTF), or /sys isn't mounted"
+                    .into(),
+            );
+        }
         let missing_capabilities = missing_capabilities();
         if !missing_capabilities.is_empty() {
             problems.push(format!(
@@ -56,7 +66,7 @@ impl HostCheck {
             arch: host.arch,
             kernel_new_enough,
             uprobes,
-            kernel_types: std::path::Path::new("/sys/kernel/btf/vmlinux").exists(),
+            kernel_types,
             missing_capabilities,
             problems,
         }

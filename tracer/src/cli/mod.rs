@@ -2,11 +2,17 @@
 
 mod args;
 mod attach;
+mod banks;
+mod before;
+mod books;
 mod check;
+mod everyone;
 mod failure;
 mod host;
+mod libraries;
 mod linker;
 mod output;
+mod reading;
 mod run;
 mod session;
 mod signals;

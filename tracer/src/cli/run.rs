@@ -1,9 +1,9 @@
-//! `tt-memtrace run`: a command from its first buffer on.
+//! `tt-memtrace run`: a command, and whatever it starts, from the first buffer on.
 //!
 //! The command is started by a copy of this program that stops itself first ([`exec_held`]). From
 //! then on the kernel's side stops it again after each program that it executes, and after each
 //! library that its dynamic linker loads, before any of that library's code runs: time to put the
-//! probes on. Once they are on, nothing stops it any more.
+//! probes on. Once they are on, nothing stops it any more. So it is with all that it forks.
 
 use std::{
     ffi::OsString,
@@ -23,17 +23,15 @@ use super::{
     args::Run,
     failure::{Failure, Kind},
     host::HostCheck,
-    linker,
     output::Output,
-    session::{FETCH, Session},
+    session::{Deed, FETCH, Session, What, go_on},
     signals::{self, Request},
 };
 use crate::{
     ledger::Exit,
-    probe::AttachedProbes,
+    probe::{Recording, Reporting, Scope},
     report::Attached,
-    stream::Decoded,
-    target::{self, MappedFile},
+    target,
 };
 
 /// Runs the command and returns its exit code.
@@ -47,16 +45,15 @@ pub async fn run(options: Run) -> Result<ExitCode, Failure> {
     let mut requests = signals::requests().map_err(|error| Failure::new(Kind::Host, error))?;
     let mut session = Session::new(options.tracing.ring_size, output)?;
     let (child, pid) = start(&options.command)?;
-    let mut held = Held {
-        pid,
-        linkers: Vec::new(),
+    let mut family = Family {
+        command: pid.as_raw_nonzero().get().unsigned_abs(),
         failure: None,
     };
-    session.introduce(pid.as_raw_nonzero().get().unsigned_abs(), Attached::Start)?;
-    session.kernel.watch(held.pid(), true)?;
-    session.kernel.hold(held.pid(), true)?;
-    session.kernel.record(true)?;
-    held.go_on();
+    session.books.introduce(family.command, Attached::Start)?;
+    session.kernel.watch(family.command)?;
+    session.kernel.report(Reporting::Descendants)?;
+    session.kernel.record(Recording::Watched)?;
+    go_on(family.command);
 
     let mut waiting = wait_in_background(child);
     let mut fetch = tokio::time::interval(FETCH);
@@ -72,7 +69,6 @@ pub async fn run(options: Run) -> Result<ExitCode, Failure> {
             () = &mut stop => break None,
             Some(Request { signal, from_process }) = requests.recv() => {
                 if asked {
-                    session.kernel.hold(held.pid(), false)?;
                     session.finish()?;
                     return Ok(ExitCode::from(128 + signal.as_raw() as u8));
                 }
@@ -83,103 +79,87 @@ pub async fn run(options: Run) -> Result<ExitCode, Failure> {
                 }
             }
         }
-        for control in session.fetch()? {
-            held.look(&mut session, control);
+        match session.fetch() {
+            Ok(deeds) => {
+                for deed in deeds {
+                    family.look(&mut session, deed);
+                }
+            }
+            Err(failure) => {
+                session.abandon(&failure);
+                let status = unwrapped(waiting.await)?;
+                return if status.success() {
+                    Err(failure)
+                } else {
+                    Ok(exit_code(status))
+                };
+            }
         }
-        session.output.flush();
+        session.books.output.flush();
     };
-    let code = match ended {
-        Some(status) => {
-            // Its number may soon be another process's.
-            session.kernel.hold(held.pid(), false)?;
-            session.ended(held.pid(), exit(status))?;
-            let (traced, failure) = (session.traces_anything(), held.failure.take());
-            if !traced && failure.is_none() {
-                session.output.warn(&format!(
-                    "{} ended without loading {}: there was nothing to trace",
-                    options.command[0].to_string_lossy(),
-                    target::LIBRARY,
-                ));
-            }
-            drop(held);
-            session.finish()?;
-            match failure {
-                Some(failure) if status.success() => return Err(failure),
-                _ => exit_code(status),
-            }
-        }
-        None => {
-            session.kernel.hold(held.pid(), false)?;
-            for control in session.fetch()? {
-                held.look(&mut session, control);
-            }
-            drop(held);
-            session.finish()?;
-            // Its exit code is still ours to pass on.
-            exit_code(unwrapped(waiting.await)?)
-        }
+    let Some(status) = ended else {
+        session.finish()?;
+        // Its exit code is still ours to pass on.
+        return Ok(exit_code(unwrapped(waiting.await)?));
     };
-    Ok(code)
+    session.ended(family.command, exit(status))?;
+    let (traced, failure) = (session.traces_anything(), family.failure);
+    if !traced && failure.is_none() {
+        session.books.output.warn(&format!(
+            "{} ended without loading {}: there was nothing to trace",
+            options.command[0].to_string_lossy(),
+            target::LIBRARY,
+        ));
+    }
+    session.finish()?;
+    match failure {
+        Some(failure) if status.success() => Err(failure),
+        _ => Ok(exit_code(status)),
+    }
 }
 
-/// The started process, as long as the kernel's side stops it at loaded libraries.
-struct Held {
-    pid: Pid,
-    linkers: Vec<(MappedFile, AttachedProbes)>,
-    /// Why it can't be traced, if so.
+/// The command and all that it starts.
+struct Family {
+    command: u32,
+    /// Why one of them can't be traced, if so.
     failure: Option<Failure>,
 }
 
-impl Held {
-    fn pid(&self) -> u32 {
-        self.pid.as_raw_nonzero().get().unsigned_abs()
-    }
-
-    fn go_on(&self) {
-        // It may have been killed meanwhile; then there is nothing to go on.
-        let _ = kill_process(self.pid, Signal::CONT);
-    }
-
-    /// Looks at the stopped process, and lets it go on whatever comes of it.
-    fn look(&mut self, session: &mut Session, control: Decoded) {
-        let looked = match control {
-            Decoded::Executed { .. } => self.executed(session),
-            Decoded::Linked { .. } => self.linked(session),
-            Decoded::Memory(_) | Decoded::ThreadExit { .. } => return,
+impl Family {
+    /// Looks at a process, and lets it go on whatever comes of it.
+    fn look(&mut self, session: &mut Session, deed: Deed) {
+        let looked = match deed.what {
+            What::Executed => executed(session, deed.pid),
+            What::Linked => linked(session, deed),
+            What::Ended => Ok(()),
         };
         if let Err(failure) = looked {
             // Without tracing, but unharmed.
-            session
-                .output
-                .warn(&format!("the command goes on untraced: {failure}"));
-            let _ = session.kernel.hold(self.pid(), false);
-            self.failure.get_or_insert(failure);
+            let _ = session.kernel.let_go(deed.pid);
+            if target::is_alive(deed.pid) {
+                session.books.cannot_trace(deed.pid, &failure);
+                // A helper of another kind of program needn't be traced.
+                if deed.pid == self.command || failure.kind == Kind::Library {
+                    self.failure.get_or_insert(failure);
+                }
+            }
         }
-        self.go_on();
+        deed.answer();
     }
+}
 
-    fn executed(&mut self, session: &mut Session) -> Result<(), Failure> {
-        session.introduce(self.pid(), Attached::Start)?;
-        let Some(linker) = target::dynamic_linker(self.pid())? else {
-            return Ok(());
-        };
-        if !self
-            .linkers
-            .iter()
-            .any(|(known, _)| known.file == linker.file)
-        {
-            let probes = linker::attach(session, &linker)?;
-            self.linkers.push((linker, probes));
-        }
-        Ok(())
-    }
+fn executed(session: &mut Session, pid: u32) -> Result<(), Failure> {
+    session
+        .linkers
+        .listen(&mut session.kernel, pid, Scope::All)?;
+    Ok(())
+}
 
-    fn linked(&mut self, session: &mut Session) -> Result<(), Failure> {
-        if session.trace_libraries(self.pid())? {
-            session.kernel.hold(self.pid(), false)?;
-        }
-        Ok(())
+fn linked(session: &mut Session, deed: Deed) -> Result<(), Failure> {
+    if session.trace_libraries(deed.pid, Scope::All, deed.stopped)? {
+        session.kernel.let_go(deed.pid)?;
     }
+    Ok(())
 }
 
 /// Completes after a time, or never.

@@ -1,25 +1,32 @@
 //! One trace, from the first probe to the summary.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use anyhow::anyhow;
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{
+    banks::Banks,
+    before::Before,
+    books::{Books, Closed},
     failure::{Failure, Kind},
     host,
+    libraries::Libraries,
+    linker::Linkers,
     output::Output,
+    reading::Subject,
 };
 use crate::{
-    abi::Abi,
-    ledger::{Event, EventKind, Exit, Ledger, Nanoseconds},
-    probe::{AttachedProbes, Kernel, ProbePoint},
-    report::{Attached, Facts, Library, ProcessFacts, Summary, Tool},
-    stream::{Decoded, Stream},
-    target::{self, Identity, MappedFile},
+    ledger::{Event, EventKind, Exit, Nanoseconds},
+    probe::{Kernel, Recording, Scope},
+    report::{Attached, Facts, Library, Summary, Tool},
+    stream::{self, Decoded, Stream, Witness},
+    target,
 };
 
 /// How often records are fetched: they don't ask for it, since waking a reader for each would cost
@@ -32,18 +39,62 @@ const MOST_TOLD: u64 = 5;
 /// A trace that is going on.
 pub struct Session {
     pub kernel: Kernel,
-    pub output: Output,
+    pub books: Books,
+    pub linkers: Linkers,
+    libraries: Libraries,
+    before: Before,
+    banks: Banks,
     stream: Stream,
-    ledger: Ledger,
+    witness: Witness,
     started_at: SystemTime,
-    started_ns: u64,
+    clock: Clock,
+    /// When the program of each process was executed; not of those that began before the trace.
+    began: HashMap<u32, Nanoseconds>,
     /// Records that the kernel side had no room for, as far as the ledger knows.
     lost: u64,
     undecodable: u64,
-    processes: BTreeMap<u32, ProcessFacts>,
-    traced: Vec<(MappedFile, AttachedProbes)>,
-    /// How the last thread to end of each process did.
-    exits: HashMap<u32, Option<Exit>>,
+    unfollowed: u64,
+}
+
+/// The time since the trace's start.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    started_ns: u64,
+}
+
+impl Clock {
+    pub fn now(self) -> Nanoseconds {
+        Nanoseconds(monotonic_ns().saturating_sub(self.started_ns))
+    }
+}
+
+/// What a process did that its tracer may want to answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deed {
+    pub pid: u32,
+    pub what: What,
+    /// The kernel's side has stopped the process: [`Self::answer`] is due.
+    pub stopped: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    Executed,
+    Linked,
+    Ended,
+}
+
+impl Deed {
+    fn of(pid: u32, what: What, stopped: bool) -> Self {
+        Self { pid, what, stopped }
+    }
+
+    /// Lets the process go on, if it is stopped.
+    pub fn answer(self) {
+        if self.stopped {
+            go_on(self.pid);
+        }
+    }
 }
 
 impl Session {
@@ -56,148 +107,185 @@ impl Session {
         let started_ns = monotonic_ns();
         Ok(Self {
             kernel,
-            output,
+            books: Books::new(output),
+            linkers: Linkers::default(),
+            libraries: Libraries::default(),
+            before: Before::default(),
+            banks: Banks::default(),
             stream: Stream::new(started_ns),
-            ledger: Ledger::new(),
+            witness: Witness::default(),
             started_at: SystemTime::now(),
-            started_ns,
+            clock: Clock { started_ns },
+            began: HashMap::new(),
             lost: 0,
             undecodable: 0,
-            processes: BTreeMap::new(),
-            traced: Vec::new(),
-            exits: HashMap::new(),
+            unfollowed: 0,
         })
     }
 
-    fn now(&self) -> Nanoseconds {
-        Nanoseconds(monotonic_ns().saturating_sub(self.started_ns))
-    }
-
-    /// Takes a process into the summary, whether or not it ever loads a library.
+    /// Puts probes on each TT-Metal library of a process, for those whom `scope` names, and tells
+    /// whether it has any. `stopped`: nothing of a library that is found now has run yet.
     ///
     /// # Errors
-    /// When there is no such process.
-    pub fn introduce(&mut self, pid: u32, attached: Attached) -> Result<(), Failure> {
-        let Identity {
-            pid,
-            comm,
-            command_line,
-        } = Identity::of(pid)?;
-        let library = self.processes.remove(&pid).and_then(|known| known.library);
-        self.processes.insert(
-            pid,
-            ProcessFacts {
-                pid,
-                comm,
-                command_line,
-                attached,
-                library,
-            },
-        );
-        Ok(())
-    }
-
-    /// Puts probes on each TT-Metal library of a process that has none yet, and tells whether there
-    /// is any with probes.
-    ///
-    /// # Errors
-    /// When a library can't be read or traced. The process isn't touched then.
-    pub fn trace_libraries(&mut self, pid: u32) -> Result<bool, Failure> {
-        let mut any = false;
+    /// When a library can't be read or traced; the others are traced all the same.
+    pub fn trace_libraries(
+        &mut self,
+        pid: u32,
+        scope: Scope,
+        stopped: bool,
+    ) -> Result<bool, Failure> {
+        let mut result = Ok(false);
         for file in target::libraries(pid)? {
-            let is_this = |(traced, _): &(MappedFile, AttachedProbes)| {
-                traced.pid == pid && traced.file == file.file
-            };
-            if !self.traced.iter().any(is_this) {
-                self.trace(file)?;
+            let traced =
+                self.libraries
+                    .trace(&mut self.kernel, &mut self.stream, &file, scope, self.clock);
+            match traced {
+                Ok(traced) => {
+                    let began = self.began.get(&pid);
+                    let from_start = stopped || began.is_some_and(|at| *at > traced.since);
+                    let attached = if from_start {
+                        Attached::Start
+                    } else {
+                        Attached::Running
+                    };
+                    let library = Library {
+                        path: file.path.display().to_string(),
+                        ..traced.library.clone()
+                    };
+                    let subject = Subject {
+                        file: file.clone(),
+                        code: Arc::clone(traced.code),
+                        clock: self.clock,
+                    };
+                    match attached {
+                        Attached::Running => self.before.want(subject),
+                        Attached::Start => self.banks.want(subject),
+                    }
+                    self.books
+                        .has_library(pid, attached, library, traced.probes);
+                    result = result.map(|_| true);
+                }
+                Err(failure) => result = Err(failure),
             }
-            any = true;
         }
-        Ok(any)
+        result
     }
 
-    fn trace(&mut self, file: MappedFile) -> Result<(), Failure> {
-        let pid = file.pid;
-        let path = file.path.display().to_string();
-        let abi = Abi::derive(&file.read()?).map_err(|error| {
-            Failure::new(
-                Kind::Library,
-                anyhow!(error).context(format!("{path} can't be traced")),
-            )
-        })?;
-        let points: Vec<ProbePoint> = self
-            .stream
-            .add(&abi, file.start.wrapping_sub(abi.first_address))?
-            .into_iter()
-            .map(|(file_offset, capture)| ProbePoint {
-                file_offset,
-                capture,
-            })
-            .collect();
-        let probes = self.kernel.attach(&file.open_path(), pid, &points)?;
-        let library = Library {
-            path,
-            build_id: abi.build_id.clone(),
-            release: file.release(),
-            fields: abi
-                .fields
-                .all()
-                .into_iter()
-                .map(|(name, root, field)| (name.to_owned(), field.path.text(root)))
-                .collect(),
-        };
-        let facts = self
-            .processes
-            .entry(pid)
-            .or_insert_with(|| ProcessFacts::unknown(pid));
-        let named = library
-            .release
-            .as_deref()
-            .map(|release| format!("ttnn {release}, "))
-            .unwrap_or_default();
-        let build_id = library
-            .build_id
-            .as_deref()
-            .map_or("without build id", |id| id.get(..12).unwrap_or(id));
-        self.output.say(&format!(
-            "tracing {} (pid {pid}): {named}{} {build_id}, {} probes",
-            facts.comm,
-            target::LIBRARY,
-            probes.count(),
-        ));
-        facts.library.get_or_insert(library);
-        self.traced.push((file, probes));
-        Ok(())
-    }
-
-    /// Fetches all records that wait, brings them into the ledger, and returns what is not about
-    /// memory.
+    /// Fetches all records that wait, brings them into the books, and returns what processes did
+    /// besides, in order.
     ///
     /// # Errors
     /// When the kernel's counters can't be read.
-    pub fn fetch(&mut self) -> Result<Vec<Decoded>, Failure> {
+    pub fn fetch(&mut self) -> Result<Vec<Deed>, Failure> {
+        self.before.start();
+        let mut deeds = Vec::new();
+        if self.drain(&mut deeds)? {
+            // The record of a process's end may be among those that were lost.
+            let running = self.books.running().into_iter();
+            let ended: Vec<u32> = running.filter(|pid| !target::is_alive(*pid)).collect();
+            self.drain(&mut deeds)?;
+            for pid in ended {
+                if self.books.is_running(pid) {
+                    self.enter(pid, pid, EventKind::Exit(None));
+                    deeds.push(Deed::of(pid, What::Ended, false));
+                }
+            }
+        }
+        let unfollowed = self.kernel.unfollowed()?;
+        if unfollowed > self.unfollowed {
+            self.books.output.warn(&format!(
+                "too many processes at once: {} of them can't be traced",
+                unfollowed - self.unfollowed
+            ));
+            self.unfollowed = unfollowed;
+        }
+        for (pid, reading) in self.banks.read() {
+            self.witness.know_banks(pid, &reading.survey.devices);
+            self.books.has_banks(pid, &reading);
+        }
+        if self.before.is_over() {
+            // Whatever happened until then is to wait, too.
+            self.drain(&mut deeds)?;
+            self.settle();
+        }
+        Ok(deeds)
+    }
+
+    /// Says whether something was lost since the last time.
+    fn drain(&mut self, deeds: &mut Vec<Deed>) -> Result<bool, Failure> {
         let Self {
             kernel,
             stream,
-            ledger,
-            output,
+            witness,
+            books,
+            before,
+            banks,
+            began,
+            libraries,
             undecodable,
-            exits,
             ..
         } = self;
-        let mut controls = Vec::new();
         let mut unread = 0;
         let mut last = None;
+        let mut implausible = None;
         kernel.drain(|record| match stream.decode(record) {
             Ok(Decoded::Memory(event)) => {
                 last = Some((event.pid, event.tid));
-                let outcome = ledger.apply(&event);
-                output.event(&event, &outcome);
+                banks.look(&event);
+                if let Err(error) = witness.look(&event) {
+                    implausible.get_or_insert((event.pid, error));
+                }
+                // Its probe tells the library of a process that may have ended by now.
+                if books.is_unexplained(event.pid)
+                    && let Some(known) = stream::point(record).and_then(|at| libraries.of_point(at))
+                {
+                    let began = began.get(&event.pid);
+                    let from_start = began.is_some_and(|at| *at > known.since);
+                    let attached = if from_start {
+                        Attached::Start
+                    } else {
+                        Attached::Running
+                    };
+                    books.has_library(event.pid, attached, known.library.clone(), known.probes);
+                }
+                if let Some(event) = before.hold_back(event) {
+                    books.apply(&event);
+                }
             }
-            Ok(Decoded::ThreadExit { pid, exit }) => {
-                exits.insert(pid, exit);
+            Ok(Decoded::Life(event)) => {
+                match event.kind {
+                    EventKind::Fork { child } => {
+                        if let Some(at) = began.get(&event.pid).copied() {
+                            began.insert(child, at);
+                        } else {
+                            began.remove(&child);
+                        }
+                    }
+                    _ => drop(began.remove(&event.pid)),
+                }
+                if let Some(event) = before.hold_back(event) {
+                    books.apply(&event);
+                }
+                banks.look(&event);
+                if let EventKind::Exit(_) = event.kind {
+                    before.forget(event.pid);
+                    witness.forget(event.pid);
+                    deeds.push(Deed::of(event.pid, What::Ended, false));
+                }
             }
-            Ok(control) => controls.push(control),
+            Ok(Decoded::Executed { event, stopped }) => {
+                banks.look(&event);
+                before.forget(event.pid);
+                witness.forget(event.pid);
+                began.insert(event.pid, event.time);
+                if let Some(event) = before.hold_back(event) {
+                    books.apply(&event);
+                }
+                deeds.push(Deed::of(event.pid, What::Executed, stopped));
+            }
+            Ok(Decoded::Linked { pid, stopped }) => {
+                deeds.push(Deed::of(pid, What::Linked, stopped));
+            }
             Err(error) => {
                 unread += 1;
                 if *undecodable + unread <= MOST_TOLD {
@@ -211,37 +299,87 @@ impl Session {
         self.lost = lost;
         if newly > 0 {
             let (pid, tid) = last.unwrap_or_default();
-            self.apply(pid, tid, EventKind::Lost(newly));
+            self.enter(pid, tid, EventKind::Lost(newly));
         }
-        Ok(controls)
+        if let Some((pid, error)) = implausible {
+            return Err(Failure::new(
+                Kind::Library,
+                anyhow!(error).context(format!(
+                    "what process {pid} says of its buffers can't be true, so its library's \
+                     fields were derived wrongly: please report this release of TT-Metal with \
+                     what `tt-memtrace check --pid {pid} --excerpt FILE` writes"
+                )),
+            ));
+        }
+        Ok(newly > 0)
     }
 
-    fn apply(&mut self, pid: u32, tid: u32, kind: EventKind) {
+    fn enter(&mut self, pid: u32, tid: u32, kind: EventKind) {
         let event = Event {
             pid,
             tid,
-            time: self.now(),
+            time: self.clock.now(),
             kind,
         };
-        let outcome = self.ledger.apply(&event);
-        self.output.event(&event, &outcome);
+        if let Some(event) = self.before.hold_back(event) {
+            self.books.apply(&event);
+        }
     }
 
-    /// Notes the end of a process, after everything that it did. `known`: how it ended, where the
-    /// caller knows better than the kernel's side.
+    /// Enters what was there before, and then what happened meanwhile.
+    fn settle(&mut self) {
+        let found = self.before.wait();
+        for found in &found {
+            self.witness
+                .know_banks(found.pid, &found.late.survey.devices);
+        }
+        let events = self.before.release();
+        self.books.settle(found, &events);
+        for event in &events {
+            self.books.apply(event);
+        }
+    }
+
+    /// Notes the end of a process that somebody knows of, unless the kernel's side has told of it.
     ///
     /// # Errors
     /// When the kernel's counters can't be read.
-    pub fn ended(&mut self, pid: u32, known: Option<Exit>) -> Result<(), Failure> {
+    pub fn ended(&mut self, pid: u32, how: Option<Exit>) -> Result<(), Failure> {
         self.fetch()?;
-        let exit = known.or_else(|| self.exits.get(&pid).copied().flatten());
-        self.apply(pid, pid, EventKind::Exit(exit));
+        if self.books.is_running(pid) {
+            self.enter(pid, pid, EventKind::Exit(how));
+        }
         Ok(())
     }
 
     /// Whether any library has probes.
     pub fn traces_anything(&self) -> bool {
-        !self.traced.is_empty()
+        self.libraries.any()
+    }
+
+    /// Stops recording, and lets whoever is held go on, whatever comes of it.
+    fn stop(&mut self) -> Result<(), Failure> {
+        self.kernel.record(Recording::Off)?;
+        let held = self.kernel.let_all_go()?;
+        let deeds = self.fetch();
+        // Whose stop isn't told yet will find nobody to let them go on.
+        for pid in held {
+            if target::is_stopping(pid) {
+                go_on(pid);
+            }
+        }
+        for deed in deeds? {
+            deed.answer();
+        }
+        Ok(())
+    }
+
+    /// Ends the trace without a summary: what was recorded isn't to be trusted.
+    pub fn abandon(mut self, failure: &Failure) {
+        let warning = format!("the trace ends here, and the command goes on: {failure}");
+        self.books.output.warn(&warning);
+        // It has failed already.
+        let _ = self.stop();
     }
 
     /// Stops recording, writes and shows the summary, and takes the probes off.
@@ -249,8 +387,17 @@ impl Session {
     /// # Errors
     /// When a result can't be written; the probes are off then all the same.
     pub fn finish(mut self) -> Result<(), Failure> {
-        self.kernel.record(false)?;
-        self.fetch()?;
+        self.stop()?;
+        self.settle();
+        let duration = Duration::from_nanos(self.clock.now().0);
+        let mut probes = self.libraries.into_probes();
+        probes.append(self.linkers.into_probes());
+        let Closed {
+            output,
+            ledger,
+            facts: processes,
+            untraced,
+        } = self.books.close();
         let facts = Facts {
             tool: Tool {
                 name: "tt-memtrace".into(),
@@ -258,10 +405,20 @@ impl Session {
             },
             host: host::describe(),
             started_at: self.started_at,
-            duration: Duration::from_nanos(self.now().0),
-            processes: self.processes.into_values().collect(),
+            duration,
+            processes,
+            untraced,
         };
-        self.output.finish(&Summary::new(&self.ledger, &facts))
+        drop(probes);
+        output.finish(&Summary::new(&ledger, &facts))
+    }
+}
+
+/// Lets a process go on that the kernel's side has stopped.
+pub fn go_on(pid: u32) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        // It may have been killed meanwhile; then there is nothing to go on.
+        let _ = kill_process(pid, Signal::CONT);
     }
 }
 

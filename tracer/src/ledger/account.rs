@@ -42,6 +42,13 @@ impl Account {
         }
     }
 
+    /// Takes a [`hold`](Self::hold) back: the buffer turns out to have been allocated under the
+    /// tracer's eyes.
+    pub(super) fn release(&mut self, bytes: u64) {
+        self.live_bytes = self.live_bytes.saturating_sub(bytes);
+        self.live_buffers = self.live_buffers.saturating_sub(1);
+    }
+
     /// A buffer of `bytes` was allocated.
     pub(super) fn allocate(&mut self, bytes: u64, at: Nanoseconds) {
         self.hold(bytes, at);

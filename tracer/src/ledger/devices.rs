@@ -23,6 +23,23 @@ impl Devices {
         &self.0
     }
 
+    /// The meshes and their members, with nothing on them.
+    pub fn without_memory(&self) -> Self {
+        let meshes = self
+            .0
+            .iter()
+            .filter(|(_, account)| !account.members.is_empty());
+        Self(
+            meshes
+                .map(|(device, account)| {
+                    let members = account.members.clone();
+                    let memory = Memory::default();
+                    (*device, DeviceAccount { members, memory })
+                })
+                .collect(),
+        )
+    }
+
     /// Lists the device, even if nothing ever lies on it.
     pub fn note(&mut self, device: Device) {
         self.0.entry(device).or_default();
@@ -30,6 +47,10 @@ impl Devices {
 
     pub fn hold(&mut self, buffer: &Buffer, at: Nanoseconds) {
         self.change(buffer, |account| account.hold(buffer.size, at));
+    }
+
+    pub fn release(&mut self, buffer: &Buffer) {
+        self.change(buffer, |account| account.release(buffer.size));
     }
 
     pub fn allocate(&mut self, buffer: &Buffer, at: Nanoseconds) {

@@ -47,6 +47,17 @@ impl BufferType {
         Self::SystemMemory,
     ];
 
+    /// TT-Metal's number.
+    pub fn number(self) -> u32 {
+        match self {
+            Self::Dram => 0,
+            Self::L1 => 1,
+            Self::SystemMemory => 2,
+            Self::L1Small => 3,
+            Self::Trace => 4,
+        }
+    }
+
     /// The type with TT-Metal's number, or `None` for a number that no release has.
     pub fn from_number(number: u64) -> Option<Self> {
         Some(match number {
@@ -161,6 +172,8 @@ pub enum EventKind {
     Hooked(Buffer),
     /// An owning buffer ended without ever getting an address: the allocator threw.
     Failed(Buffer),
+    /// An owning buffer was there before the tracer came: its process's memory says so.
+    Found(Buffer),
     /// An owning buffer gives its memory back to the allocator. Its object is all that an end tells:
     /// the rest was told at its birth, and reading it again would cost the target time.
     Deallocate(ObjectPointer),
@@ -171,10 +184,24 @@ pub enum EventKind {
     /// An allocator frees all that it ever gave (`AllocatorImpl::deallocate_buffers`, when a device
     /// closes).
     BulkFree(AllocatorPointer),
+    /// The process forked: the child has copies of its objects, which hold no memory of the child's.
+    Fork {
+        /// The child's pid.
+        child: u32,
+    },
+    /// The process executed a program: what it held went with the old one.
+    Exec,
     /// The process ended, and what it still held went with it. `None`: how it ended isn't known.
     Exit(Option<Exit>),
     /// The ring buffer was full: so many events were not recorded since the last such event.
     Lost(u64),
+}
+
+impl EventKind {
+    /// Whether it is about the process itself and not about device memory.
+    pub fn is_of_life(&self) -> bool {
+        matches!(self, Self::Fork { .. } | Self::Exec | Self::Exit(_))
+    }
 }
 
 /// One thing that happened in one thread of one process.

@@ -11,7 +11,13 @@
 //!   ledger still has something live proves that an end was never seen: the old buffer ends then,
 //!   and that is counted as implied.
 //! * A bulk free ends every live owning buffer of its allocator.
-//! * A process's end leaves the state as it was: what is live then is what the end freed.
+//! * What is found in a process's memory was there before the tracer came. It counts as live, and
+//!   never as allocated.
+//! * A fork gives the child copies of its parent's objects. They hold no memory of the child's, and
+//!   nothing counts twice.
+//! * A program that is executed ends all that the process held.
+//! * A process's end leaves the state as it was: what is live then is what the end freed. Its pid may
+//!   come to mean another process, with accounts of its own.
 //! * Lost events are counted, and make the ledger inexact ([`Ledger::is_exact`]).
 
 mod account;
@@ -33,10 +39,18 @@ pub use event::{
 pub use outcome::{Effect, LiveBuffer, Origin, Outcome};
 pub use process::{Counters, End, Process};
 
+/// One process: a pid may mean several, one after another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProcessId {
+    pub pid: u32,
+    /// How many processes with this pid were traced before.
+    pub generation: u32,
+}
+
 /// What every traced process has done with device memory, and what each holds.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
-    processes: BTreeMap<u32, Process>,
+    processes: BTreeMap<ProcessId, Process>,
     received: u64,
     lost: u64,
 }
@@ -59,12 +73,71 @@ impl Ledger {
                 effect: Effect::Lost(count),
             };
         }
-        self.received = self.received.saturating_add(1);
-        self.processes.entry(event.pid).or_default().apply(event)
+        // What was found is no event that came.
+        if !matches!(event.kind, EventKind::Found(_)) {
+            self.received = self.received.saturating_add(1);
+        }
+        let id = self.id(event.pid);
+        if let EventKind::Fork { child } = event.kind {
+            let process = Process::forked(self.processes.entry(id).or_default(), id);
+            let child = self.begin(child);
+            self.processes.insert(child, process);
+        }
+        self.processes.entry(id).or_default().apply(event)
     }
 
-    /// Every process that an event came from, by its pid.
-    pub fn processes(&self) -> &BTreeMap<u32, Process> {
+    /// The process that a pid means: the last that was traced, or the first that may be.
+    pub fn id(&self, pid: u32) -> ProcessId {
+        let all = ProcessId { pid, generation: 0 }..=ProcessId {
+            pid,
+            generation: u32::MAX,
+        };
+        let last = self.processes.range(all).next_back();
+        last.map_or(ProcessId { pid, generation: 0 }, |(id, _)| *id)
+    }
+
+    /// A process with that pid began. From now on the pid means that one, even if another had it.
+    pub fn begin(&mut self, pid: u32) -> ProcessId {
+        let mut id = self.id(pid);
+        if let Some(process) = self.processes.get(&id) {
+            // Its end was never seen, if there is none: the pid proves it all the same.
+            if process.counters().received > 0 {
+                id.generation += 1;
+            }
+        }
+        self.processes.insert(id, Process::default());
+        id
+    }
+
+    /// A process's mesh is known to have these chips.
+    pub fn join(&mut self, pid: u32, mesh: Device, chips: impl IntoIterator<Item = u32>) {
+        let id = self.id(pid);
+        self.processes.entry(id).or_default().join(mesh, chips);
+    }
+
+    /// A process's object is the copy that a fork made of its parent's, before the tracer came: it
+    /// holds no memory of its own.
+    pub fn inherit(&mut self, pid: u32, object: ObjectPointer) {
+        let id = self.id(pid);
+        self.processes.entry(id).or_default().inherit(object);
+    }
+
+    /// Takes a process out that runs and did nothing to device memory.
+    pub fn forget(&mut self, pid: u32) {
+        let id = self.id(pid);
+        let idle = |process: &Process| process.is_silent() && process.end().is_none();
+        if self.processes.get(&id).is_some_and(idle) {
+            self.processes.remove(&id);
+        }
+    }
+
+    /// The process that a pid means now, if it is there.
+    pub fn process(&self, pid: u32) -> Option<&Process> {
+        self.processes.get(&self.id(pid))
+    }
+
+    /// Every process that an event came from.
+    pub fn processes(&self) -> &BTreeMap<ProcessId, Process> {
         &self.processes
     }
 

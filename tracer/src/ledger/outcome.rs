@@ -68,6 +68,10 @@ pub struct Outcome {
 pub enum Effect {
     /// An owning buffer is live.
     Allocated,
+    /// An owning buffer is live, and has been since before the tracer came.
+    Found,
+    /// The ledger knew already of what was found. Nothing changes.
+    Known,
     /// A non-owning buffer is live.
     Created {
         /// The mesh whose member this birth shows the buffer's chip to be, if that is news.
@@ -89,13 +93,25 @@ pub enum Effect {
     /// A buffer ended that the ledger does not know: it was there before the tracer came, or its
     /// birth was lost. No total changes.
     Unmatched,
-    /// A buffer object ended that had no memory: it was hooked, or a bulk free had already taken
-    /// it. No total changes.
+    /// A buffer object ended that had no memory: it was hooked, a bulk free had already taken it, or
+    /// it is the copy that a fork made of the parent's. No total changes.
     HadNoMemory,
     /// An allocation failed.
     Failed,
     /// An allocation was hooked by a graph capture.
     Hooked,
+    /// The process forked.
+    Forked {
+        /// The child's pid.
+        child: u32,
+    },
+    /// The process executed a program.
+    Executed {
+        /// How many live owning buffers went with the old one.
+        buffers: u64,
+        /// Their sizes' sum; of those on a mesh, on each member.
+        bytes: u64,
+    },
     /// The process ended.
     Exited,
     /// So many events were not recorded.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::devices::Devices;
 use super::{
     AllocatorPointer, Buffer, BufferType, Device, DeviceAccount, DeviceKind, Effect, Event,
-    EventKind, Exit, LiveBuffer, Nanoseconds, ObjectPointer, Origin, Outcome, Ownership,
+    EventKind, Exit, LiveBuffer, Nanoseconds, ObjectPointer, Origin, Outcome, Ownership, ProcessId,
 };
 
 /// How often what happened, in one process.
@@ -13,6 +13,8 @@ use super::{
 pub struct Counters {
     /// Events that came, of every kind but [`EventKind::Lost`], applied or not.
     pub received: u64,
+    /// Those of them that were about device memory.
+    pub memory_events: u64,
     /// Events that came after the process's end and were not applied.
     pub after_exit: u64,
     /// [`EventKind::BulkFree`]s, also those that had nothing to free.
@@ -61,6 +63,9 @@ pub struct Process {
     /// Buffer objects that exist but hold no memory: hooked ones, and those
     /// whose memory a bulk free took. TT-Metal may still deallocate them.
     without_memory: HashSet<ObjectPointer>,
+    /// The copies of a parent's objects that a fork made. They stand for the parent's memory.
+    inherited: HashSet<ObjectPointer>,
+    parent: Option<ProcessId>,
     /// For each thread the mesh's buffer that it has just allocated, as long as nothing but
     /// buffers for the mesh's members followed.
     announcing: HashMap<u32, ObjectPointer>,
@@ -69,6 +74,31 @@ pub struct Process {
 }
 
 impl Process {
+    /// A child right after the fork.
+    pub(super) fn forked(parent: &Self, id: ProcessId) -> Self {
+        let inherited = parent.owning.keys().chain(parent.non_owning.keys());
+        Self {
+            devices: parent.devices.without_memory(),
+            inherited: inherited
+                .chain(&parent.without_memory)
+                .chain(&parent.inherited)
+                .copied()
+                .collect(),
+            parent: Some(id),
+            ..Self::default()
+        }
+    }
+
+    /// The process that forked it, if that was traced.
+    pub fn parent(&self) -> Option<ProcessId> {
+        self.parent
+    }
+
+    /// Whether it ever did anything to device memory.
+    pub fn is_silent(&self) -> bool {
+        self.counters.memory_events == 0
+    }
+
     /// Every device that a buffer was made on.
     pub fn devices(&self) -> &BTreeMap<Device, DeviceAccount> {
         self.devices.all()
@@ -106,7 +136,8 @@ impl Process {
             time: at,
             kind,
         } = event;
-        self.counters.received += 1;
+        self.counters.received += u64::from(!matches!(kind, EventKind::Found(_)));
+        self.counters.memory_events += u64::from(!kind.is_of_life());
         if self.end.is_some() && !matches!(kind, EventKind::Exit(_)) {
             self.counters.after_exit += 1;
             return Outcome {
@@ -117,7 +148,9 @@ impl Process {
 
         let mut implied = Vec::new();
         let effect = match kind {
+            EventKind::Found(buffer) => self.find(buffer, at),
             EventKind::Allocate(buffer) => {
+                self.retract(&buffer);
                 self.end_previous(buffer.object, at, &mut implied);
                 self.end_at_place(&buffer, at, &mut implied);
                 self.begin(
@@ -174,6 +207,8 @@ impl Process {
                 self.announcing.remove(&tid);
                 self.bulk_free(allocator, at)
             }
+            EventKind::Fork { child } => Effect::Forked { child },
+            EventKind::Exec => self.execute(at),
             EventKind::Exit(how) => {
                 // The last one tells how the process ended; one that doesn't know takes nothing
                 // from what an earlier one knew.
@@ -190,6 +225,41 @@ impl Process {
     /// follow an allocation that it has nothing to do with.
     pub(super) fn after_loss(&mut self) {
         self.announcing.clear();
+    }
+
+    pub(super) fn join(&mut self, mesh: Device, chips: impl IntoIterator<Item = u32>) {
+        for chip in chips {
+            self.devices.join(mesh, chip);
+        }
+    }
+
+    pub(super) fn inherit(&mut self, object: ObjectPointer) {
+        self.inherited.insert(object);
+    }
+
+    fn find(&mut self, buffer: Buffer, at: Nanoseconds) -> Effect {
+        if self.owning.contains_key(&buffer.object) {
+            return Effect::Known;
+        }
+        let origin = Origin::BeforeAttach;
+        self.begin(LiveBuffer { buffer, origin }, at);
+        Effect::Found
+    }
+
+    /// A buffer that was found in memory and of whose allocation the event comes only now was found
+    /// in the middle of it.
+    fn retract(&mut self, buffer: &Buffer) {
+        let found = self
+            .owning
+            .get(&buffer.object)
+            .is_some_and(|live| live.before_attach() && live.buffer == *buffer);
+        if found {
+            self.owning.remove(&buffer.object);
+            if let Some(place) = place(buffer) {
+                self.places.remove(&place);
+            }
+            self.devices.release(buffer);
+        }
     }
 
     pub(super) fn begin(&mut self, live: LiveBuffer, at: Nanoseconds) {
@@ -225,7 +295,7 @@ impl Process {
         }
         // An object that is live as non-owning has ended, and an owning one has taken its place.
         self.imply_destroy(object, implied);
-        if self.without_memory.remove(&object) {
+        if self.without_memory.remove(&object) || self.inherited.remove(&object) {
             return Effect::HadNoMemory;
         }
         self.counters.unmatched_deallocations += 1;
@@ -244,8 +314,29 @@ impl Process {
         }
         self.imply_deallocation(object, at, implied);
         self.without_memory.remove(&object);
+        if self.inherited.remove(&object) {
+            return Effect::HadNoMemory;
+        }
         self.counters.unmatched_destroys += 1;
         Effect::Unmatched
+    }
+
+    fn execute(&mut self, at: Nanoseconds) -> Effect {
+        let gone: Vec<LiveBuffer> = self.owning.drain().map(|(_, live)| live).collect();
+        let mut bytes = 0_u64;
+        for live in &gone {
+            self.close(live, at);
+            bytes = bytes.saturating_add(live.buffer.size);
+        }
+        self.counters.destroyed += self.non_owning.len() as u64;
+        self.non_owning.clear();
+        self.without_memory.clear();
+        self.inherited.clear();
+        self.announcing.clear();
+        Effect::Executed {
+            buffers: gone.len() as u64,
+            bytes,
+        }
     }
 
     fn bulk_free(&mut self, allocator: AllocatorPointer, at: Nanoseconds) -> Effect {
@@ -300,6 +391,7 @@ impl Process {
         self.imply_deallocation(object, at, implied);
         self.imply_destroy(object, implied);
         self.without_memory.remove(&object);
+        self.inherited.remove(&object);
     }
 
     /// An allocator gives no address twice: whoever had this one has given it back.

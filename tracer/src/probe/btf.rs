@@ -5,18 +5,45 @@ use btf_rs::{Btf, Type};
 /// Where the running kernel describes its types (Linux 5.4 with CONFIG_DEBUG_INFO_BTF).
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
-/// Offset in bytes of `exit_code` in `struct task_struct` of the running kernel, or `None` where
-/// the kernel doesn't describe itself: then a traced process's exit code stays unknown.
-pub fn exit_code_offset() -> Option<u64> {
+/// Where the members lie that the kernel side reads, in bytes from the start of their structures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offsets {
+    /// `task_struct.pid`: a thread's number.
+    pub task_pid: u64,
+    /// `task_struct.tgid`: its process's.
+    pub task_tgid: u64,
+    pub task_exit_code: u64,
+    /// `task_struct.signal`: what a process's threads share.
+    pub task_signal: u64,
+    /// `signal_struct.live`: how many threads haven't ended.
+    pub signal_live: u64,
+}
+
+/// The offsets in the running kernel, or `None` where it doesn't describe itself.
+pub fn offsets() -> Option<Offsets> {
     let btf = Btf::from_file(VMLINUX).ok()?;
-    btf.resolve_types_by_name("task_struct")
-        .ok()?
-        .iter()
-        .find_map(|kind| match kind {
-            Type::Struct(task) => member_bits(&btf, task, "exit_code"),
-            _ => None,
-        })
-        .map(|bits| u64::from(bits) / 8)
+    let task = |name| offset(&btf, "task_struct", name);
+    Some(Offsets {
+        task_pid: task("pid")?,
+        task_tgid: task("tgid")?,
+        task_exit_code: task("exit_code")?,
+        task_signal: task("signal")?,
+        signal_live: offset(&btf, "signal_struct", "live")?,
+    })
+}
+
+/// Whether the running kernel describes its types.
+pub fn describes_types() -> bool {
+    std::path::Path::new(VMLINUX).exists()
+}
+
+fn offset(btf: &Btf, structure: &str, member: &str) -> Option<u64> {
+    let types = btf.resolve_types_by_name(structure).ok()?;
+    let bits = types.iter().find_map(|kind| match kind {
+        Type::Struct(of) => member_bits(btf, of, member),
+        _ => None,
+    })?;
+    Some(u64::from(bits) / 8)
 }
 
 /// Offset in bits of a member, looked for in anonymous structures and unions too (a kernel with
@@ -43,18 +70,32 @@ fn member_bits(btf: &Btf, of: &btf_rs::Struct, name: &str) -> Option<u32> {
 mod tests {
     use super::*;
 
-    /// Whatever the kernel, the offset lies within a task_struct and is that of an int.
+    /// Whatever the kernel, the offsets lie within their structures, aligned, each apart.
     #[test]
-    fn the_running_kernel_tells_where_exit_code_lies() {
-        if !std::path::Path::new(VMLINUX).exists() {
+    fn the_running_kernel_tells_where_members_lie() {
+        if !describes_types() {
             eprintln!("no {VMLINUX} on this kernel: nothing to look up");
-            assert_eq!(exit_code_offset(), None);
+            assert_eq!(offsets(), None);
             return;
         }
-        let offset = exit_code_offset().expect("task_struct has an exit_code");
-        assert!(
-            offset > 0 && offset < 64 * 1024 && offset.is_multiple_of(4),
-            "{offset:#x}"
-        );
+        let Offsets {
+            task_pid,
+            task_tgid,
+            task_exit_code,
+            task_signal,
+            signal_live,
+        } = offsets().expect("the members are there");
+        for (offset, width) in [
+            (task_pid, 4),
+            (task_tgid, 4),
+            (task_exit_code, 4),
+            (task_signal, 8),
+            (signal_live, 4),
+        ] {
+            assert!(offset < 64 * 1024 && offset % width == 0, "{offset:#x}");
+        }
+        // `include/linux/sched.h`, every release: side by side.
+        assert_eq!(task_tgid, task_pid + 4);
+        assert_ne!(task_exit_code, task_pid);
     }
 }

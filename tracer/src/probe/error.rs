@@ -53,6 +53,20 @@ pub enum ProbeError {
     Wait(#[source] std::io::Error),
 
     /// More probes than the kernel side has room for.
-    #[error("no room for another {wanted} probe points: {used} are in use")]
-    Full { wanted: usize, used: usize },
+    #[error(
+        "no room for the probes of another library: there are more kinds of libtt_metal.so on this \
+         host than can be traced at once"
+    )]
+    Full,
+
+    /// No BTF.
+    #[error(
+        "this kernel doesn't describe its types (no /sys/kernel/btf/vmlinux): it needs \
+         CONFIG_DEBUG_INFO_BTF"
+    )]
+    NoTypes,
+
+    /// 0 is no process.
+    #[error("there is no process 0")]
+    NoProcess,
 }

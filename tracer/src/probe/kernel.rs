@@ -14,7 +14,7 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use tokio::io::{Interest, unix::AsyncFd};
-use tracer_common::{Capture, MAX_CAPTURES, Plain, counter, setting};
+use tracer_common::{Capture, MAX_CAPTURES, Plain, counter, recording, reporting, setting};
 
 use super::{ProbeError, btf};
 
@@ -29,16 +29,41 @@ struct MapValue<T>(T);
 // SAFETY: `Plain` promises what `Pod` asks: any bit pattern is valid, no padding.
 unsafe impl<T: Plain> Pod for MapValue<T> {}
 
-/// Where a probe goes and what it captures there.
-#[derive(Clone, Copy, Debug)]
-pub struct ProbePoint {
-    /// Offset of the instruction in the library's file, in bytes.
-    pub file_offset: u64,
-    pub capture: Capture,
+/// Whose hits a probe sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Those of one process's threads. Others that run the same code aren't touched.
+    Process(u32),
+    /// Those of every process, present and future: the kernel puts the probe into each that maps the
+    /// file, before it can run.
+    All,
+}
+
+/// Which hits are recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recording {
+    Off,
+    On,
+    /// Those in watched processes.
+    Watched,
+}
+
+/// Whose lives are reported: forks, executed programs, loaded libraries, ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reporting {
+    /// Those of watched processes; what they fork isn't followed.
+    Watched,
+    /// Those of watched processes and of all that they fork. Each process is stopped (SIGSTOP) when it
+    /// executes a program, and then whenever its dynamic linker loads libraries, until it is
+    /// [let go](Kernel::let_go). Only for processes that we started.
+    Descendants,
+    /// Everybody's.
+    All,
 }
 
 /// Probes that are on; dropping them takes them off.
 #[must_use = "probes come off when this is dropped"]
+#[derive(Default)]
 pub struct AttachedProbes {
     links: Vec<UProbeLink>,
 }
@@ -46,6 +71,11 @@ pub struct AttachedProbes {
 impl AttachedProbes {
     pub fn count(&self) -> usize {
         self.links.len()
+    }
+
+    /// Takes others along, so that all come off together.
+    pub fn append(&mut self, mut others: Self) {
+        self.links.append(&mut others.links);
     }
 }
 
@@ -66,7 +96,6 @@ pub struct Kernel {
     ebpf: Ebpf,
     events: AsyncFd<RingBuf<MapData>>,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
-    captures: usize,
 }
 
 impl Kernel {
@@ -109,13 +138,22 @@ impl Kernel {
             ebpf,
             events,
             logger,
-            captures: 0,
         };
-        match btf::exit_code_offset() {
-            Some(offset) => kernel.set(setting::EXIT_CODE_OFFSET, offset)?,
-            None => {
-                tracing::warn!("this kernel doesn't describe its types: exit codes stay unknown")
-            }
+        let btf::Offsets {
+            task_pid,
+            task_tgid,
+            task_exit_code,
+            task_signal,
+            signal_live,
+        } = btf::offsets().ok_or(ProbeError::NoTypes)?;
+        for (index, offset) in [
+            (setting::TASK_PID, task_pid),
+            (setting::TASK_TGID, task_tgid),
+            (setting::TASK_EXIT_CODE, task_exit_code),
+            (setting::TASK_SIGNAL, task_signal),
+            (setting::SIGNAL_LIVE, signal_live),
+        ] {
+            kernel.set(index, offset)?;
         }
         for program in ["capture", "linked"] {
             let program_data: &mut UProbe = kernel.program(program)?;
@@ -126,6 +164,7 @@ impl Kernel {
         for (program, tracepoint) in [
             ("exited", "sched_process_exit"),
             ("executed", "sched_process_exec"),
+            ("forked", "sched_process_fork"),
         ] {
             let program_data: &mut RawTracePoint = kernel.program(program)?;
             program_data
@@ -169,81 +208,118 @@ impl Kernel {
             })
     }
 
-    /// Lets the probes record, or makes them pass at once.
-    pub fn record(&mut self, on: bool) -> Result<(), ProbeError> {
-        self.set(setting::RECORDING, u64::from(on))
+    /// Says which hits are recorded.
+    pub fn record(&mut self, what: Recording) -> Result<(), ProbeError> {
+        let value = match what {
+            Recording::Off => recording::OFF,
+            Recording::On => recording::ON,
+            Recording::Watched => recording::WATCHED,
+        };
+        self.set(setting::RECORDING, value)
+    }
+
+    /// Says whose lives are reported.
+    pub fn report(&mut self, whose: Reporting) -> Result<(), ProbeError> {
+        let value = match whose {
+            Reporting::Watched => reporting::WATCHED,
+            Reporting::Descendants => reporting::DESCENDANTS,
+            Reporting::All => reporting::ALL,
+        };
+        self.set(setting::REPORTING, value)
     }
 
     fn set_of_processes(
         &mut self,
         name: &'static str,
-        pid: u32,
-        member: bool,
-    ) -> Result<(), ProbeError> {
+    ) -> Result<HashMap<&mut MapData, u32, u8>, ProbeError> {
         let map = self
             .ebpf
             .map_mut(name)
             .ok_or(ProbeError::Missing { kind: "map", name })?;
-        let mut set: HashMap<_, u32, u8> =
-            HashMap::try_from(map).map_err(|source| ProbeError::Map { map: name, source })?;
-        let result = if member {
-            set.insert(pid, 1, 0)
-        } else {
-            match set.remove(&pid) {
-                Err(aya::maps::MapError::KeyNotFound) => Ok(()),
-                // The kernel's ENOENT: it wasn't in the set.
-                Err(aya::maps::MapError::SyscallError(_)) if set.get(&pid, 0).is_err() => Ok(()),
-                other => other,
+        HashMap::try_from(map).map_err(|source| ProbeError::Map { map: name, source })
+    }
+
+    /// Reports the life of `pid`. It is watched until it ends.
+    pub fn watch(&mut self, pid: u32) -> Result<(), ProbeError> {
+        let added = self.set_of_processes("WATCHED")?.insert(pid, 1, 0);
+        added.map_err(|source| ProbeError::Map {
+            map: "WATCHED",
+            source,
+        })
+    }
+
+    /// Stops `pid` no longer when it loads libraries, until it executes another program.
+    pub fn let_go(&mut self, pid: u32) -> Result<(), ProbeError> {
+        let mut held = self.set_of_processes("HELD")?;
+        match held.remove(&pid) {
+            // It wasn't held, or has ended.
+            Err(_) if held.get(&pid, 0).is_err() => Ok(()),
+            removed => removed.map_err(|source| ProbeError::Map {
+                map: "HELD",
+                source,
+            }),
+        }
+    }
+
+    /// Stops and follows nobody any longer, and tells whom it might have stopped: whoever calls this
+    /// lets them go on.
+    pub fn let_all_go(&mut self) -> Result<Vec<u32>, ProbeError> {
+        self.report(Reporting::Watched)?;
+        let mut all = Vec::new();
+        // What one of them forks meanwhile is held, too, until its parent isn't.
+        loop {
+            let held: Vec<u32> = self
+                .set_of_processes("HELD")?
+                .keys()
+                .filter_map(Result::ok)
+                .collect();
+            if held.is_empty() {
+                return Ok(all);
             }
-        };
-        result.map_err(|source| ProbeError::Map { map: name, source })
+            for pid in held {
+                self.let_go(pid)?;
+                all.push(pid);
+            }
+        }
     }
 
-    /// Reports the end of `pid`'s threads, or no longer.
-    pub fn watch(&mut self, pid: u32, on: bool) -> Result<(), ProbeError> {
-        self.set_of_processes("WATCHED", pid, on)
-    }
-
-    /// Stops `pid` (SIGSTOP) whenever it executes a program or its dynamic linker changed its list
-    /// of libraries, and reports it; or no longer. Only for a process that we started.
-    pub fn hold(&mut self, pid: u32, on: bool) -> Result<(), ProbeError> {
-        self.set_of_processes("HELD", pid, on)
-    }
-
-    /// Puts probes on all `points` of the file `library`, for all threads of `pid`, in the order
-    /// given.
+    /// Makes capture programs known. Each has its own [`Capture::point`], by which probes refer to it.
     ///
     /// # Errors
-    /// When there are too many, or the kernel refuses one; those that were already on come off.
-    pub fn attach(
+    /// When there are too many.
+    pub fn install<'a>(
         &mut self,
-        library: &Path,
-        pid: u32,
-        points: &[ProbePoint],
-    ) -> Result<AttachedProbes, ProbeError> {
-        if self.captures + points.len() > MAX_CAPTURES as usize {
-            return Err(ProbeError::Full {
-                wanted: points.len(),
-                used: self.captures,
-            });
-        }
-        let mut attached = AttachedProbes { links: Vec::new() };
-        for point in points {
-            let cookie = self.captures as u32;
-            self.array("CAPTURES")?
-                .set(cookie, MapValue(point.capture), 0)
+        captures: impl IntoIterator<Item = &'a Capture>,
+    ) -> Result<(), ProbeError> {
+        let mut map = self.array("CAPTURES")?;
+        for capture in captures {
+            if capture.point >= MAX_CAPTURES {
+                return Err(ProbeError::Full);
+            }
+            map.set(capture.point, MapValue(*capture), 0)
                 .map_err(|source| ProbeError::Map {
                     map: "CAPTURES",
                     source,
                 })?;
-            self.captures += 1;
-            attached.links.push(self.uprobe(
-                "capture",
-                library,
-                point.file_offset,
-                pid,
-                u64::from(cookie),
-            )?);
+        }
+        Ok(())
+    }
+
+    /// Puts probes on the file `library`, in the order given: each at an offset in the file, in
+    /// bytes, and with the capture program of that [`Capture::point`].
+    ///
+    /// # Errors
+    /// When the kernel refuses one; those that were already on come off.
+    pub fn attach(
+        &mut self,
+        library: &Path,
+        scope: Scope,
+        probes: impl IntoIterator<Item = (u64, u32)>,
+    ) -> Result<AttachedProbes, ProbeError> {
+        let mut attached = AttachedProbes::default();
+        for (file_offset, point) in probes {
+            let link = self.uprobe("capture", library, file_offset, scope, u64::from(point))?;
+            attached.links.push(link);
         }
         Ok(attached)
     }
@@ -253,10 +329,10 @@ impl Kernel {
         &mut self,
         linker: &Path,
         file_offset: u64,
-        pid: u32,
+        scope: Scope,
     ) -> Result<AttachedProbes, ProbeError> {
         Ok(AttachedProbes {
-            links: vec![self.uprobe("linked", linker, file_offset, pid, 0)?],
+            links: vec![self.uprobe("linked", linker, file_offset, scope, 0)?],
         })
     }
 
@@ -265,10 +341,15 @@ impl Kernel {
         program: &'static str,
         path: &Path,
         file_offset: u64,
-        pid: u32,
+        scope: Scope,
         cookie: u64,
     ) -> Result<UProbeLink, ProbeError> {
-        let scope = NonZeroU32::new(pid).map_or(UProbeScope::AllProcesses, UProbeScope::OneProcess);
+        let scope = match scope {
+            Scope::All => UProbeScope::AllProcesses,
+            Scope::Process(pid) => {
+                UProbeScope::OneProcess(NonZeroU32::new(pid).ok_or(ProbeError::NoProcess)?)
+            }
+        };
         let point = UProbeAttachPoint {
             location: UProbeAttachLocation::AbsoluteOffset(file_offset),
             cookie: Some(cookie),
@@ -286,8 +367,17 @@ impl Kernel {
 
     /// Records lost so far because the ring buffer was full.
     pub fn lost(&mut self) -> Result<u64, ProbeError> {
+        self.counter(counter::LOST)
+    }
+
+    /// Children of watched processes that aren't watched because there are too many.
+    pub fn unfollowed(&mut self) -> Result<u64, ProbeError> {
+        self.counter(counter::UNFOLLOWED)
+    }
+
+    fn counter(&mut self, index: u32) -> Result<u64, ProbeError> {
         self.array::<u64>("COUNTERS")?
-            .get(&counter::LOST, 0)
+            .get(&index, 0)
             .map_err(|source| ProbeError::Map {
                 map: "COUNTERS",
                 source,
@@ -322,6 +412,11 @@ fn program_error(program: &'static str, source: aya::programs::ProgramError) -> 
         program,
         source: Box::new(source),
     }
+}
+
+/// Whether this kernel describes its types, so that processes can be followed.
+pub fn describes_types() -> bool {
+    btf::describes_types()
 }
 
 /// Whether this kernel has uprobes as a perf event source.

@@ -6,4 +6,6 @@ mod error;
 mod kernel;
 
 pub use error::ProbeError;
-pub use kernel::{AttachedProbes, Kernel, ProbePoint, supports_uprobes};
+pub use kernel::{
+    AttachedProbes, Kernel, Recording, Reporting, Scope, describes_types, supports_uprobes,
+};

@@ -1,14 +1,14 @@
 //! From the ledger and the facts to the summary.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use super::{
-    Attached, BufferSummary, DeviceSummary, Events, Host, Library, MemorySummary, NonOwning,
-    ProcessSummary, SCHEMA_VERSION, Summary, Tool, Usage,
+    Attached, Baseline, BufferSummary, Capacity, DeviceSummary, Events, Host, Library,
+    MemorySummary, NonOwning, ProcessSummary, SCHEMA_VERSION, Summary, Tool, Untraced, Usage,
 };
 use crate::ledger::{
-    Account, BufferType, Device, DeviceAccount, Ledger, LiveBuffer, Memory, Process,
+    Account, BufferType, Device, DeviceAccount, Ledger, LiveBuffer, Process, ProcessId,
 };
 
 /// What the summary says that no event tells.
@@ -20,21 +20,25 @@ pub struct Facts {
     pub started_at: SystemTime,
     /// How long the trace lasted.
     pub duration: Duration,
-    /// One for each traced process, in any order. Of two with the same pid the first counts.
+    /// One for each traced process, in any order. Of two with the same id the first counts.
     pub processes: Vec<ProcessFacts>,
+    /// The processes that couldn't be traced, in any order.
+    pub untraced: Vec<Untraced>,
 }
 
 /// What the summary says of a process that no event tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessFacts {
-    pub pid: u32,
+    pub id: ProcessId,
     /// `/proc/PID/comm`.
     pub comm: String,
     /// `/proc/PID/cmdline`; empty if it could not be read.
     pub command_line: Vec<String>,
     pub attached: Attached,
-    /// `None` if the process never loaded one.
-    pub library: Option<Library>,
+    /// In the order in which they were found; empty if the process never loaded one.
+    pub libraries: Vec<Library>,
+    pub baseline: Option<Baseline>,
+    pub capacity: BTreeMap<(Device, BufferType), Capacity>,
 }
 
 impl ProcessFacts {
@@ -42,11 +46,13 @@ impl ProcessFacts {
     /// the tracer was there from the start.
     pub fn unknown(pid: u32) -> Self {
         Self {
-            pid,
+            id: ProcessId { pid, generation: 0 },
             comm: String::new(),
             command_line: Vec::new(),
             attached: Attached::Running,
-            library: None,
+            libraries: Vec::new(),
+            baseline: None,
+            capacity: BTreeMap::new(),
         }
     }
 }
@@ -60,12 +66,17 @@ impl Summary {
             started_at,
             duration,
             processes,
+            untraced,
         } = facts;
-        let pids: BTreeSet<u32> = ledger
+        let mut untraced = untraced.clone();
+        untraced.sort();
+        // A forked child that did nothing, and of which nobody knows more, is not worth a line.
+        let ids: BTreeSet<ProcessId> = ledger
             .processes()
-            .keys()
-            .copied()
-            .chain(processes.iter().map(|p| p.pid))
+            .iter()
+            .filter(|(_, process)| !process.is_silent() || process.end().is_some())
+            .map(|(id, _)| *id)
+            .chain(processes.iter().map(|p| p.id))
             .collect();
         let silent = Process::default();
         Self {
@@ -79,43 +90,49 @@ impl Summary {
                 lost: ledger.lost(),
                 exact: ledger.is_exact(),
             },
-            processes: pids
+            processes: ids
                 .into_iter()
-                .map(|pid| {
-                    let facts = processes.iter().find(|p| p.pid == pid).cloned();
+                .map(|id| {
+                    let facts = processes.iter().find(|p| p.id == id).cloned();
                     process_summary(
-                        ledger.processes().get(&pid).unwrap_or(&silent),
-                        facts.unwrap_or_else(|| ProcessFacts::unknown(pid)),
+                        ledger.processes().get(&id).unwrap_or(&silent),
+                        facts.unwrap_or_else(|| ProcessFacts::unknown(id.pid)),
                     )
                 })
                 .collect(),
+            untraced,
         }
     }
 }
 
 fn process_summary(process: &Process, facts: ProcessFacts) -> ProcessSummary {
     let ProcessFacts {
-        pid,
+        id,
         comm,
         command_line,
         attached,
-        library,
+        libraries,
+        baseline,
+        capacity,
     } = facts;
     let counters = process.counters();
     let end = process.end();
     ProcessSummary {
-        pid,
+        pid: id.pid,
+        parent_pid: process.parent().map(|parent| parent.pid),
         comm,
         command_line,
         attached,
         exit: end.and_then(|end| end.how),
         exited_at_ns: end.map(|end| end.at),
-        library,
+        library: libraries.first().cloned(),
+        libraries,
         devices: process
             .devices()
             .iter()
-            .map(|(id, account)| device(*id, account))
+            .map(|(id, account)| device(*id, account, &capacity))
             .collect(),
+        baseline,
         live_buffers: buffers(process.owning()),
         non_owning: NonOwning {
             live: process.non_owning().len() as u64,
@@ -135,13 +152,28 @@ fn process_summary(process: &Process, facts: ProcessFacts) -> ProcessSummary {
     }
 }
 
-fn device(Device { kind, id }: Device, account: &DeviceAccount) -> DeviceSummary {
+fn device(
+    device: Device,
+    account: &DeviceAccount,
+    capacity: &BTreeMap<(Device, BufferType), Capacity>,
+) -> DeviceSummary {
+    let Device { kind, id } = device;
     let DeviceAccount { members, memory } = account;
+    let of = |buffer_type| Usage {
+        capacity: capacity.get(&(device, buffer_type)).copied(),
+        ..usage(&memory[buffer_type])
+    };
     DeviceSummary {
         id,
         kind,
         members: members.iter().copied().collect(),
-        memory: memory.into(),
+        memory: MemorySummary {
+            dram: of(BufferType::Dram),
+            l1: of(BufferType::L1),
+            l1_small: of(BufferType::L1Small),
+            trace: of(BufferType::Trace),
+            system_memory: of(BufferType::SystemMemory),
+        },
     }
 }
 
@@ -178,19 +210,6 @@ impl From<&LiveBuffer> for BufferSummary {
     }
 }
 
-impl From<&Memory> for MemorySummary {
-    fn from(memory: &Memory) -> Self {
-        let of = |buffer_type| usage(&memory[buffer_type]);
-        Self {
-            dram: of(BufferType::Dram),
-            l1: of(BufferType::L1),
-            l1_small: of(BufferType::L1Small),
-            trace: of(BufferType::Trace),
-            system_memory: of(BufferType::SystemMemory),
-        }
-    }
-}
-
 fn usage(account: &Account) -> Usage {
     Usage {
         live_bytes: account.live_bytes,
@@ -201,6 +220,7 @@ fn usage(account: &Account) -> Usage {
         freed_bytes: account.freed_bytes,
         allocations: account.allocations,
         deallocations: account.deallocations,
+        capacity: None,
     }
 }
 

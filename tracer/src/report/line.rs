@@ -13,6 +13,8 @@ use crate::ledger::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventName {
+    /// A buffer was there before the tracer came.
+    Found,
     Allocate,
     Deallocate,
     Create,
@@ -20,6 +22,8 @@ pub enum EventName {
     BulkFree,
     Failed,
     Hooked,
+    Fork,
+    Exec,
     Exit,
     Lost,
 }
@@ -70,6 +74,18 @@ pub enum Detail {
         /// The device that they lay on; `null` if there were none.
         device_id: Option<u32>,
         device_kind: Option<DeviceKind>,
+    },
+    /// Of `fork`.
+    Fork {
+        /// The new process's pid.
+        child: u32,
+    },
+    /// Of `exec`: what went with the old program.
+    Exec {
+        /// How many live owning buffers.
+        freed_buffers: u64,
+        /// Their bytes; of those on a mesh, on each member.
+        freed_bytes: u64,
     },
     /// Of `exit`: how, or `null` if nobody knows.
     Exit { exit: Option<Exit> },
@@ -142,13 +158,18 @@ impl EventLine {
             Effect::Unmatched => Some(Note::Unmatched),
             Effect::HadNoMemory => Some(Note::HadNoMemory),
             Effect::AfterExit => Some(Note::AfterExit),
+            // What was known has its line.
+            Effect::Known => return Vec::new(),
             Effect::Allocated
+            | Effect::Found
             | Effect::Created { joined: _ }
             | Effect::Deallocated(_)
             | Effect::Destroyed(_)
             | Effect::BulkFreed { .. }
             | Effect::Failed
             | Effect::Hooked
+            | Effect::Forked { .. }
+            | Effect::Executed { .. }
             | Effect::Exited
             | Effect::Lost(_) => None,
         };
@@ -159,6 +180,9 @@ impl EventLine {
             (EventKind::Destroy(_), Effect::Destroyed(live)) => end(EventName::Destroy, note, live),
             (EventKind::Deallocate(_), _) => line(EventName::Deallocate, note, Detail::Unknown {}),
             (EventKind::Destroy(_), _) => line(EventName::Destroy, note, Detail::Unknown {}),
+            (EventKind::Found(buffer), _) => {
+                of_buffer(EventName::Found, note, &buffer, Some(true), None)
+            }
             (EventKind::Allocate(buffer), _) => {
                 of_buffer(EventName::Allocate, note, &buffer, Some(false), Some(time))
             }
@@ -189,6 +213,18 @@ impl EventLine {
                     device_kind,
                 };
                 line(EventName::BulkFree, note, detail)
+            }
+            (EventKind::Fork { child }, _) => line(EventName::Fork, note, Detail::Fork { child }),
+            (EventKind::Exec, effect) => {
+                let (freed_buffers, freed_bytes) = match *effect {
+                    Effect::Executed { buffers, bytes } => (buffers, bytes),
+                    _ => (0, 0),
+                };
+                let detail = Detail::Exec {
+                    freed_buffers,
+                    freed_bytes,
+                };
+                line(EventName::Exec, note, detail)
             }
             (EventKind::Exit(exit), _) => line(EventName::Exit, note, Detail::Exit { exit }),
             (EventKind::Lost(count), _) => line(EventName::Lost, note, Detail::Lost { count }),

@@ -19,7 +19,7 @@ pub use build::{Facts, ProcessFacts};
 pub use destination::{WriteError, check_writable, open_lines, write_json, write_json_to};
 pub use line::{BufferDetail, Detail, EventLine, EventName, Note, write_lines};
 pub use summary::{
-    Attached, BufferSummary, DeviceSummary, Events, Host, Library, MemorySummary, NonOwning,
-    ProcessSummary, SCHEMA_VERSION, Summary, Tool, Usage,
+    Attached, Baseline, BufferSummary, Capacity, DeviceSummary, Events, Host, Library,
+    MemorySummary, NonOwning, ProcessSummary, SCHEMA_VERSION, Summary, Tool, Untraced, Usage,
 };
 pub use table::{TableOptions, table};

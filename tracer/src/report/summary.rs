@@ -21,8 +21,19 @@ pub struct Summary {
     /// How long the trace lasted.
     pub duration_ns: u64,
     pub events: Events,
-    /// By pid.
+    /// By pid; those that had the same pid one after another in that order.
     pub processes: Vec<ProcessSummary>,
+    /// Those that couldn't be traced, by pid.
+    pub untraced: Vec<Untraced>,
+}
+
+/// A process that couldn't be traced, though it was meant.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Untraced {
+    pub pid: u32,
+    pub comm: String,
+    /// Why, for a person.
+    pub reason: String,
 }
 
 /// Who wrote the summary.
@@ -75,16 +86,23 @@ pub struct Library {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ProcessSummary {
     pub pid: u32,
+    /// The traced process that forked it; `None` if that wasn't traced.
+    pub parent_pid: Option<u32>,
     pub comm: String,
     pub command_line: Vec<String>,
     pub attached: Attached,
     /// How it ended; `None` if it didn't, or nobody knows how: `exited_at_ns` tells which.
     pub exit: Option<Exit>,
     pub exited_at_ns: Option<Nanoseconds>,
-    /// `None` if it never loaded one.
+    /// The first of `libraries`; `None` if it never loaded one.
     pub library: Option<Library>,
+    /// All that it loaded: a process may have several copies.
+    pub libraries: Vec<Library>,
     /// Meshes, then chips, each by id.
     pub devices: Vec<DeviceSummary>,
+    /// What was there before the tracer came; `None` if the process was traced from its start, or
+    /// its memory wasn't read.
+    pub baseline: Option<Baseline>,
     /// Owning buffers by device, type and address.
     pub live_buffers: Vec<BufferSummary>,
     pub non_owning: NonOwning,
@@ -95,6 +113,24 @@ pub struct ProcessSummary {
     pub hooked_allocations: u64,
     pub events_received: u64,
     pub events_after_exit: u64,
+}
+
+/// What was there before the tracer came, as far as it could be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Baseline {
+    /// When the reading was over.
+    pub read_at_ns: Nanoseconds,
+    /// Owning buffers that were there; those that are live still are among `live_buffers`.
+    pub buffers: u64,
+    /// Their sizes' sum; of those on a mesh, on each member.
+    pub bytes: u64,
+    /// Whether each allocator could be read as it was at one moment. Otherwise it was asked several
+    /// times, and what it said was held against the events.
+    pub at_one_moment: bool,
+    /// Bytes that allocators count as allocated and no buffer accounts for.
+    pub unknown_bytes: u64,
+    /// What couldn't be read, for a person.
+    pub problems: Vec<String>,
 }
 
 /// One device.
@@ -126,6 +162,17 @@ impl MemorySummary {
             .map(|buffer_type| (buffer_type, self.of(buffer_type)))
     }
 
+    /// Whether the same lies on both devices and has been through the same.
+    pub fn is_used_like(&self, other: &Self) -> bool {
+        let use_of = |usage: &Usage| Usage {
+            capacity: None,
+            ..*usage
+        };
+        self.iter()
+            .zip(other.iter())
+            .all(|((_, own), (_, other))| use_of(own) == use_of(other))
+    }
+
     /// The use of one type.
     pub fn of(&self, buffer_type: BufferType) -> &Usage {
         match buffer_type {
@@ -150,6 +197,28 @@ pub struct Usage {
     pub freed_bytes: u64,
     pub allocations: u64,
     pub deallocations: u64,
+    /// What the device has of it, by the allocator's own word; `None` if it wasn't asked.
+    pub capacity: Option<Capacity>,
+}
+
+/// The banks of one type of memory, as `ttnn.get_memory_view` tells of them. Bytes are those of one
+/// bank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Capacity {
+    pub banks: u64,
+    pub bytes_per_bank: u64,
+    pub allocated_per_bank: u64,
+    pub free_per_bank: u64,
+    pub largest_free_per_bank: u64,
+    /// When it was read.
+    pub read_at_ns: Nanoseconds,
+}
+
+impl Capacity {
+    /// All banks together.
+    pub fn bytes(&self) -> u64 {
+        self.banks.saturating_mul(self.bytes_per_bank)
+    }
 }
 
 impl Usage {

@@ -38,6 +38,13 @@ pub fn table(summary: &Summary, options: TableOptions) -> String {
         put_process(&mut text, process, options);
         text.push('\n');
     }
+    for untraced in &summary.untraced {
+        let name = format!("{} (pid {})", printable(&untraced.comm), untraced.pid);
+        let name = styled(&name, RED, options.colour);
+        // Only the first line of a reason that may show code.
+        let reason = untraced.reason.lines().next().unwrap_or_default();
+        let _infallible = writeln!(text, "{name}: not traced: {}\n", printable(reason));
+    }
     if summary.processes.is_empty() {
         text.push_str("No process was traced.\n");
     }
@@ -74,6 +81,11 @@ fn put_process(text: &mut String, process: &ProcessSummary, options: TableOption
         ending(process),
         library(process),
     ));
+    if process.library.is_none()
+        && process.events_received <= u64::from(process.exited_at_ns.is_some())
+    {
+        return;
+    }
     let blocks = blocks(process);
     if blocks.is_empty() {
         line("No device memory was allocated.");
@@ -112,7 +124,7 @@ fn blocks(process: &ProcessSummary) -> Vec<Block<'_>> {
     for mesh in of_kind(DeviceKind::Mesh) {
         let only = chips
             .iter()
-            .position(|chip| mesh.members == [chip.id] && mesh.memory == chip.memory);
+            .position(|chip| mesh.members == [chip.id] && mesh.memory.is_used_like(&chip.memory));
         if let Some(chip) = only.map(|position| chips.remove(position)) {
             let name = format!("mesh {} = chip {}", mesh.id, chip.id);
             same.push(Block { name, device: chip });
@@ -146,7 +158,7 @@ fn chip_blocks<'a>(chips: &[&'a DeviceSummary]) -> Vec<Block<'a>> {
         }
         let alike: Vec<u32> = chips
             .iter()
-            .filter(|other| other.memory == chip.memory)
+            .filter(|other| other.memory.is_used_like(&chip.memory))
             .map(|other| other.id)
             .collect();
         let name = if alike.len() > MOST_EQUAL_CHIPS {
@@ -174,19 +186,24 @@ fn draw(blocks: &[Block<'_>], ended: bool, options: TableOptions) -> Table {
         Some(width) => table.set_width(width),
         None => table.set_content_arrangement(ContentArrangement::Disabled),
     };
+    let has_capacity = blocks.iter().any(|block| {
+        let mut memory = block.device.memory.iter();
+        memory.any(|(_, usage)| usage.is_used() && usage.capacity.is_some())
+    });
     let live = if ended { "Live at exit" } else { "Live" };
-    table.set_header(
-        [
-            "Device",
-            "Memory",
-            live,
-            "Buffers",
-            "Peak",
-            "Allocations",
-            "Frees",
-        ]
-        .map(|title| Cell::new(title).add_attribute(Attribute::Bold)),
-    );
+    let titles = [
+        "Device",
+        "Memory",
+        live,
+        "Buffers",
+        "Peak",
+        "Allocations",
+        "Frees",
+        "Capacity",
+    ];
+    let columns = titles.len() - usize::from(!has_capacity);
+    let header = titles.map(|title| Cell::new(title).add_attribute(Attribute::Bold));
+    table.set_header(header.into_iter().take(columns));
     for block in blocks {
         let mut name = block.name.as_str();
         for (buffer_type, usage) in block
@@ -195,7 +212,8 @@ fn draw(blocks: &[Block<'_>], ended: bool, options: TableOptions) -> Table {
             .iter()
             .filter(|(_, usage)| usage.is_used())
         {
-            table.add_row([
+            let capacity = usage.capacity.map(|capacity| bytes(capacity.bytes()));
+            let row = [
                 name.to_owned(),
                 buffer_type.to_string(),
                 bytes(usage.live_bytes),
@@ -203,7 +221,9 @@ fn draw(blocks: &[Block<'_>], ended: bool, options: TableOptions) -> Table {
                 bytes(usage.peak_bytes),
                 number(usage.allocations),
                 number(usage.deallocations),
-            ]);
+                capacity.unwrap_or_default(),
+            ];
+            table.add_row(row.into_iter().take(columns));
             name = "";
         }
     }
@@ -260,10 +280,27 @@ fn beneath(process: &ProcessSummary) -> Vec<(&'static str, String)> {
         format!("{}, not counted", count(late, "event")),
     );
     if process.attached == Attached::Running {
-        let value = "while it ran: what it held before is not counted".to_owned();
-        lines.push(("attached", value));
+        lines.push(("attached", before(process)));
     }
     lines
+}
+
+/// What is known of the time before the tracer came.
+fn before(process: &ProcessSummary) -> String {
+    let Some(baseline) = &process.baseline else {
+        return "while it ran: what it held before is not counted".to_owned();
+    };
+    let mut text = format!(
+        "while it ran: {} of {} {} there before",
+        count(baseline.buffers, "buffer"),
+        bytes(baseline.bytes),
+        if baseline.buffers == 1 { "was" } else { "were" },
+    );
+    if !baseline.problems.is_empty() {
+        let unknown = bytes(baseline.unknown_bytes);
+        let _ = write!(text, ", but not all could be read ({unknown} unknown)");
+    }
+    text
 }
 
 /// Ends of buffers of either kind: how many together, and in words.

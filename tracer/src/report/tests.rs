@@ -28,6 +28,7 @@ fn facts(processes: Vec<ProcessFacts>) -> Facts {
         started_at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_000_000_250),
         duration: Duration::from_millis(1500),
         processes,
+        untraced: vec![],
     }
 }
 
@@ -37,16 +38,18 @@ fn python(pid: u32, attached: Attached) -> ProcessFacts {
         ("buffer_type", "[[buffer+0x10]+0x18]"),
     ];
     ProcessFacts {
-        pid,
+        id: ProcessId { pid, generation: 0 },
         comm: "python3".into(),
         command_line: vec!["python3".into(), "bench.py".into()],
         attached,
-        library: Some(Library {
+        libraries: vec![Library {
             path: "/venv/ttnn/build/lib/libtt_metal.so".into(),
             build_id: Some("1a2b3c4d5e6f7081".into()),
             release: Some("0.81.1".into()),
             fields: BTreeMap::from(fields.map(|(name, path)| (name.into(), path.into()))),
-        }),
+        }],
+        baseline: None,
+        capacity: BTreeMap::new(),
     }
 }
 
@@ -116,9 +119,17 @@ fn troubled() -> Story {
 }
 
 fn two_chips_summary() -> Summary {
+    let untraced = Untraced {
+        pid: 400,
+        comm: "trainer".into(),
+        reason: "/lib/libtt_metal.so can't be traced: no symbols\nof the functions".into(),
+    };
     Summary::new(
         &two_chips().ledger,
-        &facts(vec![python(PID, Attached::Start)]),
+        &Facts {
+            untraced: vec![untraced],
+            ..facts(vec![python(PID, Attached::Start)])
+        },
     )
 }
 
@@ -193,6 +204,54 @@ fn a_process_without_facts_is_listed_and_nothing_is_claimed_of_it() {
         (Attached::Running, &None)
     );
     assert_eq!((unknown.exit, unknown.exited_at_ns.is_some()), (None, true));
+}
+
+#[test]
+fn processes_that_had_the_same_pid_are_listed_apart() {
+    let mut story = two_chips();
+    let id = story.ledger.begin(PID);
+    story.allocate(owning(0x100, chip(0), 0x1000, KIB));
+    let second = ProcessFacts {
+        id,
+        comm: "second".into(),
+        ..python(PID, Attached::Start)
+    };
+    let known = vec![second, python(PID, Attached::Start)];
+    let summary = Summary::new(&story.ledger, &facts(known));
+    let processes: Vec<_> = summary
+        .processes
+        .iter()
+        .map(|p| (p.pid, p.comm.as_str(), p.exit, p.live_buffers.len()))
+        .collect();
+    let ended = Some(Exit::Code(0));
+    assert_eq!(
+        processes,
+        [(PID, "python3", ended, 2), (PID, "second", None, 1)]
+    );
+}
+
+#[test]
+fn a_forked_child_that_did_nothing_is_not_listed() {
+    let mut story = two_chips();
+    story.event(
+        300,
+        300,
+        EventKind::Allocate(owning(0x10, chip(0), 0x1000, KIB)),
+    );
+    story.event(300, 300, EventKind::Fork { child: 301 });
+    story.event(300, 300, EventKind::Fork { child: 302 });
+    story.event(
+        302,
+        302,
+        EventKind::Allocate(owning(0x20, chip(0), 0x2000, KIB)),
+    );
+    let summary = Summary::new(&story.ledger, &facts(vec![]));
+    let listed: Vec<_> = summary
+        .processes
+        .iter()
+        .map(|p| (p.pid, p.parent_pid))
+        .collect();
+    assert_eq!(listed, [(PID, None), (300, None), (302, Some(300))]);
 }
 
 #[test]

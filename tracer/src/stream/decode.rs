@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use thiserror::Error;
-use tracer_common::{Capture, Header, POINT_EXEC, POINT_EXIT, POINT_LINKED, SENT_AT, Short};
+use tracer_common::{
+    Capture, Header, POINT_EXEC, POINT_EXIT, POINT_FORK, POINT_LINKED, SENT_AT, Short,
+};
 
 use super::plan::{BufferPlan, Location, Plan, PlanError, plan};
 use crate::{
@@ -25,7 +27,7 @@ pub enum DecodeError {
     Fault { faults: u32, needed: u32 },
     #[error("buffer type {0}, which no release has")]
     BufferType(u64),
-    #[error("a device whose vtable, {0:#x}, is neither a chip's nor a mesh's")]
+    #[error("a device whose vtable, {0:#x} from the probe, is neither a chip's nor a mesh's")]
     Device(u64),
     #[error("`owns_data` is {0}, which is no bool")]
     Ownership(u64),
@@ -36,12 +38,20 @@ pub enum DecodeError {
 pub enum Decoded {
     /// Something about memory.
     Memory(Event),
-    /// A thread of a watched process ended; if it was the last, this is how the process did.
-    ThreadExit { pid: u32, exit: Option<Exit> },
-    /// A process that we hold executed a program and is stopped.
-    Executed { pid: u32 },
-    /// A process that we hold loaded a library and is stopped.
-    Linked { pid: u32 },
+    /// A process forked ([`EventKind::Fork`]) or its last thread ended ([`EventKind::Exit`]).
+    Life(Event),
+    /// A process executed a program ([`EventKind::Exec`]).
+    Executed {
+        event: Event,
+        /// It is stopped, until somebody lets it go on.
+        stopped: bool,
+    },
+    /// A process's dynamic linker is about to load libraries, or has done so.
+    Linked {
+        pid: u32,
+        /// As with [`Self::Executed`].
+        stopped: bool,
+    },
 }
 
 /// Knows every probe point that is on.
@@ -57,8 +67,6 @@ pub struct Stream {
 struct KnownPoint {
     kind: PointKind,
     plan: Plan,
-    chip_vtable: u64,
-    mesh_vtable: u64,
 }
 
 impl Stream {
@@ -71,22 +79,20 @@ impl Stream {
         }
     }
 
-    /// Plans the captures for all probe points of a library that is loaded with `bias`: each
-    /// point's offset in the library's file, and what to capture there.
+    /// Plans the captures for all probe points of a library: each point's offset in the library's
+    /// file, and what to capture there.
     ///
     /// # Errors
     /// When a point can't be captured.
-    pub fn add(&mut self, abi: &Abi, bias: u64) -> Result<Vec<(u64, Capture)>, PlanError> {
+    pub fn add(&mut self, abi: &Abi) -> Result<Vec<(u64, Capture)>, PlanError> {
         let mut captures = Vec::new();
         let mut points = Vec::new();
         for point in &abi.points {
-            let plan = plan(abi, point, bias, (self.points.len() + points.len()) as u32)?;
+            let plan = plan(abi, point, (self.points.len() + points.len()) as u32)?;
             captures.push((point.file_offset, plan.capture));
             points.push(KnownPoint {
                 kind: point.kind,
                 plan,
-                chip_vtable: bias.wrapping_add(abi.chip_vtable),
-                mesh_vtable: bias.wrapping_add(abi.mesh_vtable),
             });
         }
         self.points.append(&mut points);
@@ -102,17 +108,34 @@ impl Stream {
         let Some(header) = read_header(record) else {
             return Err(length);
         };
+        let event = |kind| Event {
+            pid: header.pid,
+            tid: header.tid,
+            time: Nanoseconds(header.time_ns.saturating_sub(self.started_at)),
+            kind,
+        };
+        let value = || {
+            let bytes = record.get(size_of::<Header>()..size_of::<Short>());
+            bytes.map(number).ok_or(DecodeError::Length(record.len()))
+        };
         match header.point {
-            POINT_EXEC => Ok(Decoded::Executed { pid: header.pid }),
-            POINT_LINKED => Ok(Decoded::Linked { pid: header.pid }),
+            POINT_LINKED => Ok(Decoded::Linked {
+                pid: header.pid,
+                stopped: value()? != 0,
+            }),
+            POINT_FORK => {
+                let child = value()? as u32;
+                Ok(Decoded::Life(event(EventKind::Fork { child })))
+            }
+            POINT_EXEC => {
+                let (event, stopped) = (event(EventKind::Exec), value()? != 0);
+                self.forget(header.pid);
+                Ok(Decoded::Executed { event, stopped })
+            }
             POINT_EXIT => {
-                let status = record
-                    .get(size_of::<Header>()..size_of::<Short>())
-                    .ok_or(length)?;
-                Ok(Decoded::ThreadExit {
-                    pid: header.pid,
-                    exit: exit(number(status)),
-                })
+                let event = event(EventKind::Exit(exit(value()?)));
+                self.forget(header.pid);
+                Ok(Decoded::Life(event))
             }
             point => {
                 let known = self
@@ -141,6 +164,11 @@ impl Stream {
                 }))
             }
         }
+    }
+
+    /// A process's objects are gone.
+    fn forget(&mut self, pid: u32) {
+        self.devices.retain(|(of, _), _| *of != pid);
     }
 }
 
@@ -184,9 +212,9 @@ impl KnownPoint {
     ) -> Result<Device, DecodeError> {
         let key = (pid, fields.get(&plan.device)?);
         let vtable = fields.get(&plan.device_vtable)?;
-        let (kind, id) = if vtable == self.chip_vtable {
+        let (kind, id) = if vtable == plan.chip_vtable {
             (DeviceKind::Chip, &plan.chip_id)
-        } else if vtable == self.mesh_vtable {
+        } else if vtable == plan.mesh_vtable {
             (DeviceKind::Mesh, &plan.mesh_id)
         } else {
             let known = devices.get(&key).filter(|_| vtable == 0);
@@ -253,6 +281,11 @@ impl Fields<'_> {
         let bytes = self.sent.get(at..at + usize::from(location.width));
         Ok(bytes.map(number).unwrap_or_default())
     }
+}
+
+/// The [`Capture::point`] that a record comes from.
+pub fn point(record: &[u8]) -> Option<u32> {
+    read_header(record).map(|header| header.point)
 }
 
 /// A little-endian number of up to 8 bytes.

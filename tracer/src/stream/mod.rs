@@ -4,6 +4,8 @@ mod decode;
 mod plan;
 #[cfg(test)]
 mod tests;
+mod witness;
 
-pub use decode::{DecodeError, Decoded, Stream};
+pub use decode::{DecodeError, Decoded, Stream, point};
 pub use plan::PlanError;
+pub use witness::{Implausible, Witness};

@@ -61,18 +61,23 @@ pub struct BufferPlan {
     pub unique_id: Option<Location>,
     /// The pointer to the device.
     pub device: Location,
-    /// 0 where the device is one that was sent before.
+    /// Its vtable pointer, less the probed instruction's address; 0 where the device is one that was
+    /// sent before.
     pub device_vtable: Location,
+    /// What it is for a `Device`.
+    pub chip_vtable: u64,
+    /// What it is for a `MeshDevice`.
+    pub mesh_vtable: u64,
     pub chip_id: Location,
     pub mesh_id: Location,
 }
 
-/// Plans the capture at one probe point. `bias` is what the dynamic linker added to the library's
-/// virtual addresses; `number` comes back in each record.
+/// Plans the capture at one probe point, for every process that has the library mapped, wherever the
+/// dynamic linker put it; `number` comes back in each record.
 ///
 /// # Errors
 /// When the fields lie so that they can't all be read.
-pub fn plan(abi: &Abi, point: &Point, bias: u64, number: u32) -> Result<Plan, PlanError> {
+pub fn plan(abi: &Abi, point: &Point, number: u32) -> Result<Plan, PlanError> {
     let mut planner = Planner {
         point,
         capture: Capture {
@@ -88,7 +93,7 @@ pub fn plan(abi: &Abi, point: &Point, bias: u64, number: u32) -> Result<Plan, Pl
         // The rest of a freed buffer was told at its birth.
         PointKind::BulkFree | PointKind::Deallocate => None,
         PointKind::Allocate | PointKind::Create | PointKind::Destroy => {
-            Some(planner.buffer(abi, bias, object)?)
+            Some(planner.buffer(abi, object)?)
         }
     };
     Ok(Plan {
@@ -180,7 +185,18 @@ impl Planner<'_> {
         width: u8,
         guard: Option<Guard>,
     ) -> Result<Location, PlanError> {
-        let guard = guard.unwrap_or_default();
+        self.guarded(at, from, offset, width, guard.unwrap_or_default(), 0)
+    }
+
+    fn guarded(
+        &mut self,
+        at: usize,
+        from: Location,
+        offset: i64,
+        width: u8,
+        guard: Guard,
+        relative: u64,
+    ) -> Result<Location, PlanError> {
         let index = self.read(Read {
             base: from.at as u16,
             to: at as u16,
@@ -189,6 +205,7 @@ impl Planner<'_> {
             guard_mask: guard.mask,
             guard: guard.value,
             offset,
+            relative,
         })?;
         Ok(Location {
             at,
@@ -232,7 +249,7 @@ impl Planner<'_> {
         }
     }
 
-    fn buffer(&mut self, abi: &Abi, bias: u64, object: Location) -> Result<BufferPlan, PlanError> {
+    fn buffer(&mut self, abi: &Abi, object: Location) -> Result<BufferPlan, PlanError> {
         let fields = &abi.fields;
         let prefix = &fields.size.path.derefs;
         let mut base = object;
@@ -314,9 +331,14 @@ impl Planner<'_> {
             self.capture.known_by = device.at as u32;
             Guard::unknown()
         };
-        let vtable = self.small_at(DEVICE_VTABLE_AT, device, 0, 8, Some(wanted))?;
-        let chip = Guard::word(vtable, bias.wrapping_add(abi.chip_vtable));
-        let mesh = Guard::word(vtable, bias.wrapping_add(abi.mesh_vtable));
+        // From the probed instruction to the vtable it is as far in every process.
+        let vtable = self.guarded(DEVICE_VTABLE_AT, device, 0, 8, wanted, u64::MAX)?;
+        let chip_vtable = abi.chip_vtable.wrapping_sub(self.point.address);
+        let mesh_vtable = abi.mesh_vtable.wrapping_sub(self.point.address);
+        let (chip, mesh) = (
+            Guard::word(vtable, chip_vtable),
+            Guard::word(vtable, mesh_vtable),
+        );
         let chip_id = self.device_id(device, &fields.chip_id.path, chip)?;
         let mesh_id = self.device_id(device, &fields.mesh_id.path, mesh)?;
         let unique_id = match &fields.unique_id {
@@ -344,6 +366,8 @@ impl Planner<'_> {
             unique_id,
             device,
             device_vtable: vtable,
+            chip_vtable,
+            mesh_vtable,
             chip_id,
             mesh_id,
         })

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use tracer_common::{
     BLOCK_AT, Capture, Condition, Header, KNOWN_AT, MAX_READ_LEN, POINT_EXEC, POINT_EXIT,
-    POINT_LINKED, SENT_AT, WORKSPACE_LEN, register,
+    POINT_FORK, POINT_LINKED, SENT_AT, WORKSPACE_LEN, register,
 };
 
 use super::{DecodeError, Decoded, PlanError, Stream, plan::plan};
@@ -72,6 +72,7 @@ impl Memory {
 fn execute(
     capture: &Capture,
     registers: [u64; 16],
+    ip: u64,
     memory: &Memory,
     known: bool,
 ) -> Option<Vec<u8>> {
@@ -118,6 +119,8 @@ fn execute(
             vec![0; len]
         });
         workspace[to..to + len].copy_from_slice(&bytes);
+        let word = word(&workspace, read.to).wrapping_sub(ip & read.relative);
+        workspace[to..to + 8].copy_from_slice(&word.to_le_bytes());
     }
     let sent = &workspace[SENT_AT..SENT_AT + capture.sent as usize];
     Some(record(capture.point, faults, sent))
@@ -197,7 +200,7 @@ fn expected() -> Buffer {
 /// The record of a hit of one of a library's probe points, if it is kept, decoded.
 fn hit(abi: &Abi, kind: PointKind, memory: &Memory) -> Option<Result<Decoded, DecodeError>> {
     let mut stream = Stream::new(500);
-    let captures = stream.add(abi, BIAS).unwrap();
+    let captures = stream.add(abi).unwrap();
     let index = abi
         .points
         .iter()
@@ -221,7 +224,19 @@ fn hit(abi: &Abi, kind: PointKind, memory: &Memory) -> Option<Result<Decoded, De
         }
     }
     let (_, capture) = captures[index];
-    Some(stream.decode(&execute(&capture, registers, &memory, false)?))
+    Some(stream.decode(&execute(
+        &capture,
+        registers,
+        BIAS + point.address,
+        &memory,
+        false,
+    )?))
+}
+
+/// Of a probe point's instruction, in the library.
+fn address(abi: &Abi, kind: PointKind) -> u64 {
+    let point = abi.points.iter().find(|point| point.kind == kind);
+    point.unwrap().address
 }
 
 fn event(kind: EventKind) -> Option<Result<Decoded, DecodeError>> {
@@ -253,19 +268,20 @@ fn a_device_that_was_sent_is_not_read_again() {
             .iter()
             .position(|point| point.kind == PointKind::Allocate)
             .unwrap();
-        let (_, capture) = stream.add(&abi, BIAS).unwrap()[index];
+        let (_, capture) = stream.add(&abi).unwrap()[index];
         assert_eq!(capture.forget, 0);
         let mut registers = [0; 16];
         registers[register::RSI as usize] = BUFFER;
+        let ip = BIAS + abi.points[index].address;
         let whole = memory(&abi);
         let mut without_device = whole.clone();
         without_device
             .0
             .retain(|at, _| !(DEVICE..DEVICE + 0x100).contains(at));
-        let known = execute(&capture, registers, &without_device, true).unwrap();
+        let known = execute(&capture, registers, ip, &without_device, true).unwrap();
 
         assert_eq!(stream.decode(&known), Err(DecodeError::Device(0)));
-        let sent = execute(&capture, registers, &whole, false).unwrap();
+        let sent = execute(&capture, registers, ip, &whole, false).unwrap();
         let allocated = event(EventKind::Allocate(expected())).unwrap();
         assert_eq!(stream.decode(&sent), allocated);
         assert_eq!(stream.decode(&known), allocated);
@@ -275,7 +291,7 @@ fn a_device_that_was_sent_is_not_read_again() {
 #[test]
 fn a_bulk_free_makes_devices_unknown() {
     for abi in abis() {
-        let captures = Stream::new(0).add(&abi, BIAS).unwrap();
+        let captures = Stream::new(0).add(&abi).unwrap();
         for (point, (_, capture)) in abi.points.iter().zip(captures) {
             assert_eq!(capture.forget == 1, point.kind == PointKind::BulkFree);
         }
@@ -397,7 +413,9 @@ fn nonsense_in_the_memory_is_no_event() {
         memory.put(DEVICE, 0x1234, 8);
         assert_eq!(
             hit(&abi, PointKind::Allocate, &memory),
-            Some(Err(DecodeError::Device(0x1234)))
+            Some(Err(DecodeError::Device(
+                0x1234_u64.wrapping_sub(BIAS + address(&abi, PointKind::Allocate))
+            )))
         );
     }
 }
@@ -425,7 +443,7 @@ fn a_buffer_is_read_in_one_block() {
             .iter()
             .find(|point| point.kind == PointKind::Destroy)
             .unwrap();
-        let capture = plan(abi, point, BIAS, 0).unwrap().capture;
+        let capture = plan(abi, point, 0).unwrap().capture;
         let block = capture
             .reads
             .iter()
@@ -440,7 +458,7 @@ fn a_buffer_is_read_in_one_block() {
 fn fields_that_lie_too_far_apart_are_refused() {
     let mut abi = fixture::ttnn_0_81_1();
     abi.fields.address.path.offset = 0x1000;
-    let refused = Stream::new(0).add(&abi, BIAS);
+    let refused = Stream::new(0).add(&abi);
     assert!(
         matches!(refused, Err(PlanError::Field { .. })),
         "{refused:?}"
@@ -451,39 +469,85 @@ fn fields_that_lie_too_far_apart_are_refused() {
 fn control_records_are_told_apart() {
     let mut stream = Stream::new(0);
     let mut control = |point, value: u64| stream.decode(&record(point, 0, &value.to_le_bytes()));
-    assert_eq!(control(POINT_EXEC, 0), Ok(Decoded::Executed { pid: PID }));
-    assert_eq!(control(POINT_LINKED, 0), Ok(Decoded::Linked { pid: PID }));
-    let mut exit = |status| control(POINT_EXIT, status);
-    assert_eq!(
-        exit(3 << 8),
-        Ok(Decoded::ThreadExit {
-            pid: PID,
-            exit: Some(Exit::Code(3))
-        })
-    );
-    assert_eq!(
-        exit(9),
-        Ok(Decoded::ThreadExit {
-            pid: PID,
-            exit: Some(Exit::Signal(9))
-        })
-    );
+    for (value, stopped) in [(0, false), (1, true)] {
+        let pid = PID;
+        assert_eq!(
+            control(POINT_LINKED, value),
+            Ok(Decoded::Linked { pid, stopped })
+        );
+        let Ok(Decoded::Executed {
+            event,
+            stopped: was,
+        }) = control(POINT_EXEC, value)
+        else {
+            panic!("no execution")
+        };
+        assert_eq!(
+            (event.pid, event.kind, was),
+            (PID, EventKind::Exec, stopped)
+        );
+    }
+    let mut life = |point, value| match control(point, value) {
+        Ok(Decoded::Life(event)) => event.kind,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(life(POINT_FORK, 77), EventKind::Fork { child: 77 });
+    let code = EventKind::Exit(Some(Exit::Code(3)));
+    assert_eq!(life(POINT_EXIT, 3 << 8), code);
+    let killed = EventKind::Exit(Some(Exit::Signal(9)));
+    assert_eq!(life(POINT_EXIT, 9), killed);
     // With a core dump (bit 7).
-    assert_eq!(
-        exit(6 | 0x80),
-        Ok(Decoded::ThreadExit {
-            pid: PID,
-            exit: Some(Exit::Signal(6))
-        })
-    );
+    let aborted = EventKind::Exit(Some(Exit::Signal(6)));
+    assert_eq!(life(POINT_EXIT, 6 | 0x80), aborted);
     // What the kernel's side sends where it couldn't read it.
-    assert_eq!(
-        exit(u64::MAX),
-        Ok(Decoded::ThreadExit {
-            pid: PID,
-            exit: None
-        })
-    );
+    assert_eq!(life(POINT_EXIT, u64::MAX), EventKind::Exit(None));
+}
+
+/// Neither is what the next process with that number, or the next program, has at that address.
+#[test]
+fn a_device_is_unknown_after_its_process() {
+    for (abi, end) in abis().iter().zip([POINT_EXIT, POINT_EXEC]) {
+        let mut stream = Stream::new(500);
+        let index = abi
+            .points
+            .iter()
+            .position(|point| point.kind == PointKind::Allocate)
+            .unwrap();
+        let (_, capture) = stream.add(abi).unwrap()[index];
+        let mut registers = [0; 16];
+        registers[register::RSI as usize] = BUFFER;
+        let ip = BIAS + abi.points[index].address;
+        let sent = execute(&capture, registers, ip, &memory(abi), false).unwrap();
+        let known = execute(&capture, registers, ip, &memory(abi), true).unwrap();
+        stream.decode(&sent).unwrap();
+        stream.decode(&known).unwrap();
+        stream.decode(&record(end, 0, &[0; 8])).unwrap();
+        assert_eq!(stream.decode(&known), Err(DecodeError::Device(0)));
+    }
+}
+
+/// The dynamic linker puts a library elsewhere in each process; one capture program serves all.
+#[test]
+fn a_library_may_be_mapped_anywhere() {
+    for abi in abis() {
+        let mut stream = Stream::new(500);
+        let index = abi
+            .points
+            .iter()
+            .position(|point| point.kind == PointKind::Allocate)
+            .unwrap();
+        let (_, capture) = stream.add(&abi).unwrap()[index];
+        let mut registers = [0; 16];
+        registers[register::RSI as usize] = BUFFER;
+        for bias in [0, 0x5555_0000_0000, BIAS] {
+            let mut memory = memory(&abi);
+            memory.put(DEVICE, bias + abi.mesh_vtable, 8);
+            let ip = bias + abi.points[index].address;
+            let sent = execute(&capture, registers, ip, &memory, false).unwrap();
+            let allocated = event(EventKind::Allocate(expected())).unwrap();
+            assert_eq!(stream.decode(&sent), allocated);
+        }
+    }
 }
 
 #[test]

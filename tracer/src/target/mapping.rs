@@ -1,5 +1,6 @@
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -13,6 +14,27 @@ pub const LIBRARY: &str = "libtt_metal.so";
 /// What `/proc/PID/maps` puts behind the path of a file that was removed or replaced.
 const DELETED: &str = " (deleted)";
 
+/// Tells files apart, whatever they are called and wherever they are mounted: by what the kernel puts
+/// probes on, an inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FileId {
+    Inode {
+        /// Major and minor number.
+        device: (i32, i32),
+        inode: u64,
+    },
+    /// A file in an overlay, such as a container's: several overlays show the same file of an image,
+    /// each under a device of its own. The inode's number is that of the file beneath
+    /// (`Documentation/filesystems/overlayfs.rst`, "Inode properties"); of files beneath that happen
+    /// to have the same number on different devices, the rest differs.
+    Overlay {
+        inode: u64,
+        size: u64,
+        /// In nanoseconds since 1970.
+        modified: i128,
+    },
+}
+
 /// A file that a process has mapped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MappedFile {
@@ -21,12 +43,36 @@ pub struct MappedFile {
     pub path: PathBuf,
     /// The same path as the kernel spells it (it may end in ` (deleted)`).
     listed: PathBuf,
-    /// Device and inode, which tell files apart whatever they are called.
-    pub file: ((i32, i32), u64),
+    pub file: FileId,
     /// Where its first byte is mapped.
     pub start: u64,
     /// The range of that mapping, as `/proc/PID/map_files` names it.
     range: (u64, u64),
+}
+
+impl FileId {
+    fn of(map: &MemoryMap) -> Self {
+        Self::Inode {
+            device: map.dev,
+            inode: map.inode,
+        }
+    }
+
+    /// Of a file in an overlay; `None` if it is in none.
+    fn in_overlay(path: &Path) -> Option<Self> {
+        /// `OVERLAYFS_SUPER_MAGIC`, `include/uapi/linux/magic.h`.
+        const OVERLAY: i64 = 0x794c_7630;
+        if rustix::fs::statfs(path).ok()?.f_type != OVERLAY {
+            return None;
+        }
+        let metadata = fs::metadata(path).ok()?;
+        Some(Self::Overlay {
+            inode: metadata.ino(),
+            size: metadata.len(),
+            modified: i128::from(metadata.mtime()) * 1_000_000_000
+                + i128::from(metadata.mtime_nsec()),
+        })
+    }
 }
 
 impl MappedFile {
@@ -45,10 +91,18 @@ impl MappedFile {
             pid,
             path,
             listed: listed.clone(),
-            file: (map.dev, map.inode),
+            file: FileId::of(map),
             start: map.address.0,
             range: map.address,
         })
+    }
+
+    /// Looks at the file system that it lies in.
+    fn identified(mut self) -> Self {
+        if let Some(file) = FileId::in_overlay(&self.open_path()) {
+            self.file = file;
+        }
+        self
     }
 
     /// A path by which this process can open the very file that is mapped, whatever mount namespace
@@ -106,7 +160,7 @@ pub fn wheel_release(library: &Path) -> Option<String> {
     })
 }
 
-fn maps(pid: u32) -> Result<Vec<MemoryMap>, TargetError> {
+pub(super) fn maps(pid: u32) -> Result<Vec<MemoryMap>, TargetError> {
     let maps = process(pid)?
         .maps()
         .map_err(|source| TargetError::unreadable(pid, source))?;
@@ -127,14 +181,14 @@ pub fn libraries(pid: u32) -> Result<Vec<MappedFile>, TargetError> {
             .and_then(|name| name.to_str())
             .is_some_and(|name| name.starts_with(LIBRARY));
         // Mapped for running, not just read by some tool.
-        let runs = maps.iter().any(|map| {
-            (map.dev, map.inode) == file.file && map.perms.contains(MMPermissions::EXECUTE)
-        });
+        let runs = maps
+            .iter()
+            .any(|map| FileId::of(map) == file.file && map.perms.contains(MMPermissions::EXECUTE));
         if named && runs && !found.iter().any(|other| other.file == file.file) {
             found.push(file);
         }
     }
-    Ok(found)
+    Ok(found.into_iter().map(MappedFile::identified).collect())
 }
 
 /// Whether a process has a TT-Metal library mapped.
@@ -161,5 +215,6 @@ pub fn dynamic_linker(pid: u32) -> Result<Option<MappedFile>, TargetError> {
     Ok(maps(pid)?
         .iter()
         .filter_map(|map| MappedFile::new(pid, map))
-        .find(|file| file.start == *base))
+        .find(|file| file.start == *base)
+        .map(MappedFile::identified))
 }

@@ -1,15 +1,17 @@
 //! Processes: which there are, what they have mapped, when they end. Reads `/proc` and nothing of
 //! what the mapped files contain.
 
-mod end;
 mod error;
 mod find;
 mod mapping;
+mod memory;
 
-pub use end::Ended;
 pub use error::TargetError;
 pub use find::{Candidate, candidates, find_by_name};
-pub use mapping::{LIBRARY, MappedFile, dynamic_linker, is_loaded, libraries, wheel_release};
+pub use mapping::{
+    FileId, LIBRARY, MappedFile, dynamic_linker, is_loaded, libraries, wheel_release,
+};
+pub use memory::{ProcessMemory, Word};
 
 use procfs::process::Process;
 
@@ -43,18 +45,58 @@ impl Identity {
     }
 }
 
-/// Whether a process still runs: one that is about to end doesn't, nor one that ended but that its
-/// parent didn't ask for yet.
+/// Whether a process still runs: one whose last thread is about to end doesn't, nor one that ended
+/// but that its parent didn't ask for yet.
 pub fn is_alive(pid: u32) -> bool {
     /// `include/linux/sched.h`: set before a task gives up its memory.
     const PF_EXITING: u32 = 0x4;
-    process(pid)
-        .and_then(|process| {
-            process
-                .stat()
-                .map_err(|source| TargetError::unreadable(pid, source))
+    let runs = |stat: procfs::process::Stat| {
+        !matches!(stat.state, 'Z' | 'X' | 'x') && stat.flags & PF_EXITING == 0
+    };
+    let Ok(process) = process(pid) else {
+        return false;
+    };
+    // The first thread may end before the others.
+    process.stat().is_ok_and(runs)
+        || process
+            .tasks()
+            .is_ok_and(|tasks| tasks.flatten().any(|task| task.stat().is_ok_and(runs)))
+}
+
+/// The processes that a process descends from, its parent first.
+pub fn ancestors(pid: u32) -> Vec<u32> {
+    let parent = |pid: u32| {
+        let stat = process(pid).ok()?.stat().ok()?;
+        u32::try_from(stat.ppid).ok().filter(|parent| *parent > 1)
+    };
+    std::iter::successors(parent(pid), |pid| parent(*pid))
+        .take(64)
+        .collect()
+}
+
+/// Whether a process is stopped by a signal, or is about to be.
+pub fn is_stopping(pid: u32) -> bool {
+    const SIGSTOP: u64 = 1 << (19 - 1);
+    process(pid).is_ok_and(|process| {
+        process.status().is_ok_and(|status| {
+            status.state.starts_with('T') || (status.sigpnd | status.shdpnd) & SIGSTOP != 0
         })
-        .is_ok_and(|stat| !matches!(stat.state, 'Z' | 'X' | 'x') && stat.flags & PF_EXITING == 0)
+    })
+}
+
+/// All processes, by their pids. Some of them may have ended when they are looked at.
+///
+/// # Errors
+/// When `/proc` can't be read.
+pub fn all() -> Result<Vec<u32>, TargetError> {
+    let own = std::process::id();
+    let processes =
+        procfs::process::all_processes().map_err(|source| TargetError::unreadable(own, source))?;
+    Ok(processes
+        .flatten()
+        .map(|process| process.pid().unsigned_abs())
+        .filter(|pid| *pid != own)
+        .collect())
 }
 
 fn process(pid: u32) -> Result<Process, TargetError> {

@@ -11,6 +11,7 @@ mod looper;
 mod markdown;
 mod statistics;
 mod tracer;
+mod walk;
 
 use std::{
     fs,
@@ -44,6 +45,12 @@ pub struct Options {
     /// Allocations in a turn.
     #[arg(long, default_value_t = 1000)]
     allocations: u32,
+    /// Attachments to each process of 2 GiB.
+    #[arg(long, default_value_t = 7)]
+    attachments: usize,
+    /// Measure only these.
+    #[arg(long)]
+    only_attachments: bool,
     /// Print the table only.
     #[arg(long)]
     dry_run: bool,
@@ -106,7 +113,7 @@ pub fn main(progress: &Progress, options: &Options) -> Result<()> {
     } else {
         Some(program::tracer(progress)?)
     };
-    let environments = ttnn::prepare(progress, &python, &RELEASES)?;
+    let environments = ttnn::prepare(progress, &python, &RELEASES[..2])?;
     progress.step("bpftrace", |step| sh::apt_install(step, &["bpftrace"]))?;
     if !sh::is_root()? {
         println!("Tracing needs root: the tracers run by sudo, which may ask for your password.");
@@ -114,7 +121,20 @@ pub fn main(progress: &Progress, options: &Options) -> Result<()> {
 
     let dir = sh::target_dir().join("bench");
     let mut measured = Vec::new();
+    let mut walks = Vec::new();
+    if let Some(tracer) = &tracer {
+        for environment in &environments {
+            let name = format!("attach to ttnn {}", environment.version);
+            let dir = dir.join("walk");
+            let times = options.attachments;
+            walks
+                .extend(progress.step(&name, |_| walk::measure(environment, tracer, &dir, times))?);
+        }
+    }
     for environment in &environments {
+        if options.only_attachments {
+            break;
+        }
         let name = format!("measure on ttnn {}", environment.version);
         let bench = Bench {
             options,
@@ -127,8 +147,8 @@ pub fn main(progress: &Progress, options: &Options) -> Result<()> {
         measured.push(result?);
     }
 
-    let text = markdown::document(&measured, options)?;
-    if options.dry_run || options.without_tracer {
+    let text = markdown::document(&measured, &walks, options)?;
+    if options.dry_run || options.without_tracer || options.only_attachments {
         println!("{text}");
     } else {
         let file = sh::root().join("docs/benchmark.md");

@@ -72,8 +72,15 @@ impl Tracer {
         Ok(tracer)
     }
 
-    /// tt-memtrace, with nothing to print.
+    /// tt-memtrace, once it knows what was there before.
     pub fn tt_memtrace(binary: &Path, pid: u32, dir: &Path) -> Result<Self> {
+        let mut tracer = Self::begin_tt_memtrace(binary, pid, dir)?;
+        tracer.wait_until_all_is_read()?;
+        Ok(tracer)
+    }
+
+    /// tt-memtrace, with its probes on.
+    pub fn begin_tt_memtrace(binary: &Path, pid: u32, dir: &Path) -> Result<Self> {
         let mut command = Self::command(&binary.to_string_lossy())?;
         command
             .args(["attach", "--pid", &pid.to_string(), "--summary"])
@@ -81,6 +88,11 @@ impl Tracer {
         let mut tracer = Self::start("tt-memtrace", &mut command, dir)?;
         tracer.wait_for(&tracer.stderr.clone(), "\ntracing")?;
         Ok(tracer)
+    }
+
+    /// Waits until tt-memtrace knows what was there before.
+    pub fn wait_until_all_is_read(&mut self) -> Result<()> {
+        self.wait_for(&self.stderr.clone(), " from before, ")
     }
 
     /// A program that runs as root and ends when we are killed.
@@ -126,7 +138,7 @@ impl Tracer {
                     file.display()
                 );
             }
-            thread::sleep(Duration::from_millis(50));
+            thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -175,7 +187,7 @@ impl Tracer {
                 self.signal("-INT")?;
                 next = Instant::now() + INTERRUPT_AGAIN;
             }
-            thread::sleep(Duration::from_millis(20));
+            thread::sleep(Duration::from_millis(5));
         }
     }
 

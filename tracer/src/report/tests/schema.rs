@@ -39,12 +39,12 @@ fn every_summary_satisfies_the_schema() {
     let one_chip = Summary::new(&one_chip().ledger, &facts(vec![]));
     let empty = Summary::new(&Ledger::new(), &facts(vec![]));
     let bare = ProcessFacts {
-        library: Some(Library {
+        libraries: vec![Library {
             path: "/lib".into(),
             build_id: None,
             release: None,
             fields: BTreeMap::new(),
-        }),
+        }],
         ..python(1, Attached::Running)
     };
     let bare = Summary::new(&Ledger::new(), &facts(vec![bare]));

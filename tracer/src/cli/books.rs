@@ -1,0 +1,352 @@
+//! What is known of each process: its account in the ledger, and the facts that no event tells.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::{before::Found, failure::Failure, output::Output};
+use crate::{
+    baseline::{Reading, reconcile, unexplained},
+    ledger::{Buffer, Event, EventKind, Ledger, ObjectPointer, Process, ProcessId},
+    report::{Attached, Baseline, Capacity, Library, ProcessFacts, Untraced},
+    target::{self, Identity, TargetError},
+};
+
+/// The accounts of all processes, and where events are written down.
+pub struct Books {
+    pub output: Output,
+    pub ledger: Ledger,
+    facts: BTreeMap<ProcessId, ProcessFacts>,
+    /// Whom the pids mean that have facts: those that run.
+    running: HashSet<u32>,
+    untraced: BTreeMap<u32, Untraced>,
+    /// Why some can't be traced, as it was said: of each process anew it would drown the rest.
+    told: HashSet<String>,
+}
+
+/// What the summary is made of.
+pub struct Closed {
+    pub output: Output,
+    pub ledger: Ledger,
+    pub facts: Vec<ProcessFacts>,
+    pub untraced: Vec<Untraced>,
+}
+
+impl Books {
+    pub fn new(output: Output) -> Self {
+        Self {
+            output,
+            ledger: Ledger::new(),
+            facts: BTreeMap::new(),
+            running: HashSet::new(),
+            untraced: BTreeMap::new(),
+            told: HashSet::new(),
+        }
+    }
+
+    /// Lists a process that can't be traced, and says so once for each reason. The others go on.
+    pub fn cannot_trace(&mut self, pid: u32, failure: &Failure) {
+        let comm = Identity::of(pid).map(|identity| identity.comm);
+        let comm = comm.unwrap_or_default();
+        let reason = failure.to_string();
+        if self.told.insert(reason.clone()) {
+            self.output
+                .warn(&format!("{comm} (pid {pid}) goes on untraced: {reason}"));
+        }
+        self.untraced.insert(pid, Untraced { pid, comm, reason });
+    }
+
+    /// Takes a process into the summary, whether or not it ever does anything. Of one that is in it,
+    /// learns anew what it is called.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub fn introduce(&mut self, pid: u32, attached: Attached) -> Result<(), Failure> {
+        Ok(self.learn(pid, attached)?)
+    }
+
+    fn learn(&mut self, pid: u32, attached: Attached) -> Result<(), TargetError> {
+        let identity = Identity::of(pid)?;
+        let facts = self.enlist(pid, attached);
+        facts.comm = identity.comm;
+        facts.command_line = identity.command_line;
+        Ok(())
+    }
+
+    /// The facts of the process that `pid` means now; new ones if it is none of those known.
+    fn enlist(&mut self, pid: u32, attached: Attached) -> &mut ProcessFacts {
+        if self.running.insert(pid) {
+            // A forked child has its account already.
+            let forked = self
+                .ledger
+                .process(pid)
+                .filter(|child| child.end().is_none());
+            let parent = forked.and_then(|child| child.parent());
+            let id = if parent.is_some() {
+                self.ledger.id(pid)
+            } else {
+                self.ledger.begin(pid)
+            };
+            let known = parent.and_then(|parent| self.facts.get(&parent)).cloned();
+            let facts = known.unwrap_or_else(|| ProcessFacts::unknown(pid));
+            self.facts.insert(
+                id,
+                ProcessFacts {
+                    id,
+                    attached: if parent.is_some() {
+                        facts.attached
+                    } else {
+                        attached
+                    },
+                    ..facts
+                },
+            );
+        }
+        let id = self.ledger.id(pid);
+        self.facts.entry(id).or_insert_with(|| ProcessFacts {
+            id,
+            ..ProcessFacts::unknown(pid)
+        })
+    }
+
+    /// Notes, and says, that a process has a library with so many probes. `attached`: since when it
+    /// is traced.
+    pub fn has_library(&mut self, pid: u32, attached: Attached, library: Library, probes: usize) {
+        if !self.running.contains(&pid) {
+            // Whose name can't be read any more has ended; its library is worth telling all the same.
+            let _ = self.learn(pid, attached);
+        }
+        let facts = self.enlist(pid, attached);
+        if facts.libraries.contains(&library) {
+            return;
+        }
+        if attached == Attached::Running {
+            facts.attached = attached;
+        }
+        let named = library
+            .release
+            .as_deref()
+            .map(|release| format!("ttnn {release}, "))
+            .unwrap_or_default();
+        let build_id = library
+            .build_id
+            .as_deref()
+            .map_or("without build id", |id| id.get(..12).unwrap_or(id));
+        let line = format!(
+            "tracing {} (pid {pid}): {named}{} {build_id}, {probes} probes",
+            facts.comm,
+            target::LIBRARY,
+        );
+        facts.libraries.push(library);
+        self.output.say(&line);
+    }
+
+    /// Whether nobody knows what library a process has: neither it nor a parent that forked it.
+    pub fn is_unexplained(&self, pid: u32) -> bool {
+        let forked = |process: &Process| process.end().is_none() && process.parent().is_some();
+        !self.has_any_library(pid) && !self.ledger.process(pid).is_some_and(forked)
+    }
+
+    /// Whether a process has a library.
+    pub fn has_any_library(&self, pid: u32) -> bool {
+        let facts = self.facts.get(&self.ledger.id(pid));
+        facts.is_some_and(|facts| !facts.libraries.is_empty())
+    }
+
+    /// Whether a process is in the summary and hasn't ended.
+    pub fn is_running(&self, pid: u32) -> bool {
+        self.running.contains(&pid)
+    }
+
+    /// The processes that are in the summary and haven't ended.
+    pub fn running(&self) -> Vec<u32> {
+        self.running.iter().copied().collect()
+    }
+
+    /// Enters an event of whatever kind.
+    pub fn apply(&mut self, event: &Event) {
+        match event.kind {
+            kind if kind.is_of_life() => self.life(event),
+            // Nobody knows whose were lost.
+            EventKind::Lost(_) => self.enter(event),
+            _ => self.memory(event),
+        }
+    }
+
+    /// Enters what processes held before they were traced. `events`: what happened since the probes
+    /// were on, of all processes.
+    pub fn settle(&mut self, mut found: Vec<Found>, events: &[Event]) {
+        // Parents first: what a child has in common with its parent is the parent's.
+        found.sort_by_key(|found| found.ancestors.len());
+        let mut held: BTreeMap<u32, BTreeMap<ObjectPointer, Buffer>> = BTreeMap::new();
+        for Found {
+            pid,
+            ancestors,
+            early,
+            late,
+        } in found
+        {
+            let own: Vec<Event> = events
+                .iter()
+                .filter(|event| event.pid == pid)
+                .copied()
+                .collect();
+            let mut buffers = reconcile(&early, &late, &own);
+            let unexplained = unexplained(&early, &late, &own);
+            let of_ancestors: Vec<_> = ancestors.iter().filter_map(|pid| held.get(pid)).collect();
+            buffers.retain(|object, buffer| {
+                let copied = of_ancestors
+                    .iter()
+                    .any(|theirs| theirs.get(object) == Some(buffer));
+                if copied {
+                    self.ledger.inherit(pid, *object);
+                }
+                !copied
+            });
+            let at = late.until;
+            for device in &late.survey.devices {
+                self.ledger
+                    .join(pid, device.device, device.members.iter().copied());
+            }
+            for buffer in buffers.values() {
+                self.memory(&Event {
+                    pid,
+                    tid: pid,
+                    time: at,
+                    kind: EventKind::Found(*buffer),
+                });
+            }
+            self.note(pid, &late, &buffers, unexplained);
+            held.entry(pid).or_default().extend(buffers);
+        }
+    }
+
+    /// Notes which banks the devices of a process have.
+    pub fn has_banks(&mut self, pid: u32, read: &Reading) {
+        let Some(facts) = self.facts.get_mut(&self.ledger.id(pid)) else {
+            return;
+        };
+        for state in &read.survey.devices {
+            for (buffer_type, banks) in &state.banks {
+                facts.capacity.insert(
+                    (state.device, *buffer_type),
+                    Capacity {
+                        banks: banks.count,
+                        bytes_per_bank: banks.bytes,
+                        allocated_per_bank: banks.allocated,
+                        free_per_bank: banks.free,
+                        largest_free_per_bank: banks.largest_free,
+                        read_at_ns: read.until,
+                    },
+                );
+            }
+        }
+    }
+
+    /// Notes what was read of a process, and says what is worth a person's while.
+    fn note(
+        &mut self,
+        pid: u32,
+        read: &Reading,
+        buffers: &BTreeMap<ObjectPointer, Buffer>,
+        unexplained: usize,
+    ) {
+        let Reading { survey, until } = read;
+        self.has_banks(pid, read);
+        let mut problems = survey.problems.clone();
+        if unexplained > 0 {
+            problems.push(format!(
+                "allocators list {unexplained} objects that aren't live owning buffers"
+            ));
+        }
+        let facts = self.enlist(pid, Attached::Running);
+        let bytes: u64 = buffers.values().map(|buffer| buffer.size).sum();
+        let baseline = facts.baseline.get_or_insert(Baseline {
+            read_at_ns: *until,
+            buffers: 0,
+            bytes: 0,
+            at_one_moment: true,
+            unknown_bytes: 0,
+            problems: Vec::new(),
+        });
+        baseline.read_at_ns = *until;
+        baseline.buffers += buffers.len() as u64;
+        baseline.bytes += bytes;
+        baseline.at_one_moment &= survey.at_one_moment;
+        if unexplained > 0 {
+            baseline.unknown_bytes += survey.unknown_bytes;
+        }
+        baseline.problems.extend(problems.iter().cloned());
+        for problem in &problems {
+            self.output.warn(&format!(
+                "what process {pid} held before can't all be read: {problem}"
+            ));
+        }
+        self.output.say(&format!(
+            "process {pid} held {} from before, {}",
+            match buffers.len() {
+                0 => "no buffers".to_owned(),
+                1 => "1 buffer".to_owned(),
+                several => format!("{several} buffers"),
+            },
+            humansize::format_size(bytes, humansize::BINARY)
+        ));
+    }
+
+    /// Enters an event about device memory.
+    fn memory(&mut self, event: &Event) {
+        if !self.running.contains(&event.pid) {
+            // The first sign of a process: it was forked, or nobody has seen it load the library yet.
+            if self.learn(event.pid, Attached::Start).is_err() {
+                self.enlist(event.pid, Attached::Start);
+            }
+        }
+        self.enter(event);
+    }
+
+    /// Enters an event about a process's life. Of processes that have nothing to do with device
+    /// memory nothing is kept.
+    fn life(&mut self, event: &Event) {
+        let known = self.running.contains(&event.pid);
+        let concerned = known && self.has_any_library(event.pid);
+        match event.kind {
+            EventKind::Fork { child } => {
+                // Whoever had that number has ended, seen or not. One that has no event yet is this
+                // child: its library may be found while the fork waits for a reading of memory.
+                let heard = |process: &Process| process.counters().received > 0;
+                if self.ledger.process(child).is_some_and(heard) {
+                    self.running.remove(&child);
+                }
+                if concerned {
+                    self.enter(event);
+                }
+            }
+            _ if !known => self.ledger.forget(event.pid),
+            EventKind::Exec => {
+                if concerned {
+                    self.enter(event);
+                }
+                // What it is called now; unless it has ended since.
+                let _ = self.learn(event.pid, Attached::Start);
+            }
+            _ => {
+                self.enter(event);
+                self.running.remove(&event.pid);
+            }
+        }
+    }
+
+    /// The way of every event into the ledger and the log.
+    fn enter(&mut self, event: &Event) {
+        let outcome = self.ledger.apply(event);
+        self.output.event(event, &outcome);
+    }
+
+    /// All that is known.
+    pub fn close(self) -> Closed {
+        Closed {
+            output: self.output,
+            ledger: self.ledger,
+            facts: self.facts.into_values().collect(),
+            untraced: self.untraced.into_values().collect(),
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The vector instructions that compilers use to copy and clear objects.
+
+use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+
+use super::{Replay, ReplayError};
+
+/// The registers `ymm0` to `ymm15`.
+#[derive(Clone, Debug, Default)]
+pub struct Vectors([[u8; 32]; 16]);
+
+/// A vector register's number.
+fn number(register: Register) -> Option<usize> {
+    (register.is_xmm() || register.is_ymm())
+        .then(|| register.full_register() as usize - Register::ZMM0 as usize)
+        .filter(|number| *number < 16)
+}
+
+impl Replay<'_> {
+    /// The bytes of an operand; those beyond it are zero.
+    fn bytes(&mut self, instruction: &Instruction, operand: u32) -> Result<[u8; 32], ReplayError> {
+        let mut bytes = [0; 32];
+        match instruction.op_kind(operand) {
+            OpKind::Memory => {
+                let width = instruction.memory_size().size().min(32);
+                let address = self.address(instruction)?;
+                self.picture.read(address, &mut bytes[..width])?;
+            }
+            _ => {
+                let register = instruction.op_register(operand);
+                if let Some(number) = number(register) {
+                    let width = register.size();
+                    bytes[..width].copy_from_slice(&self.vectors.0[number][..width]);
+                } else {
+                    let value = self.operand(instruction, operand)?;
+                    bytes[..8].copy_from_slice(&value.to_le_bytes());
+                }
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Gives the first operand `width` bytes. What is beyond them in a register: cleared by
+    /// instructions in VEX encoding, otherwise kept.
+    fn set_bytes(
+        &mut self,
+        instruction: &Instruction,
+        bytes: &[u8; 32],
+        width: usize,
+    ) -> Result<(), ReplayError> {
+        match instruction.op0_kind() {
+            OpKind::Memory => {
+                let address = self.address(instruction)?;
+                Ok(self.picture.write(address, &bytes[..width])?)
+            }
+            _ => {
+                let register = instruction.op0_register();
+                let Some(number) = number(register) else {
+                    let low = bytes.iter().take(8).rev();
+                    return self.set(
+                        instruction,
+                        low.fold(0, |value, byte| value << 8 | u64::from(*byte)),
+                    );
+                };
+                let vector = &mut self.vectors.0[number];
+                vector[..width].copy_from_slice(&bytes[..width]);
+                let cleared = if is_vex(instruction) {
+                    32
+                } else {
+                    16.max(width)
+                };
+                let from = if moves_scalar(instruction) || is_vex(instruction) {
+                    width
+                } else {
+                    cleared
+                };
+                vector[from..cleared].fill(0);
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn compute_vector(&mut self, instruction: &Instruction) -> Result<(), ReplayError> {
+        use Mnemonic as M;
+        let width = self.width(instruction, 0);
+        // In VEX encoding there are two sources beside the result, otherwise the first operand is
+        // both.
+        let (first, second) = match instruction.op_count() {
+            3 => (1, 2),
+            _ => (0, 1),
+        };
+        match instruction.mnemonic() {
+            M::Vzeroupper => {
+                for vector in &mut self.vectors.0 {
+                    vector[16..].fill(0);
+                }
+                Ok(())
+            }
+            M::Movups
+            | M::Movaps
+            | M::Movupd
+            | M::Movapd
+            | M::Movdqu
+            | M::Movdqa
+            | M::Vmovups
+            | M::Vmovaps
+            | M::Vmovupd
+            | M::Vmovapd
+            | M::Vmovdqu
+            | M::Vmovdqa
+            | M::Lddqu
+            | M::Vlddqu => {
+                let bytes = self.bytes(instruction, 1)?;
+                self.set_bytes(instruction, &bytes, width)
+            }
+            M::Movq | M::Vmovq => {
+                let bytes = self.bytes(instruction, 1)?;
+                self.set_bytes(instruction, &bytes, 8)
+            }
+            M::Movd | M::Vmovd => {
+                let bytes = self.bytes(instruction, 1)?;
+                self.set_bytes(instruction, &bytes, 4)
+            }
+            M::Xorps | M::Xorpd | M::Pxor | M::Vxorps | M::Vxorpd | M::Vpxor => {
+                let (a, b) = (
+                    self.bytes(instruction, first)?,
+                    self.bytes(instruction, second)?,
+                );
+                let result = std::array::from_fn(|i| a[i] ^ b[i]);
+                self.set_bytes(instruction, &result, width)
+            }
+            M::Punpcklqdq
+            | M::Vpunpcklqdq
+            | M::Movlhps
+            | M::Vmovlhps
+            | M::Unpcklpd
+            | M::Vunpcklpd
+                if width == 16 =>
+            {
+                let (a, b) = (
+                    self.bytes(instruction, first)?,
+                    self.bytes(instruction, second)?,
+                );
+                self.set_bytes(instruction, &halves(&a[..8], &b[..8]), 16)
+            }
+            // A load replaces the high half.
+            M::Movhps | M::Movhpd | M::Vmovhps | M::Vmovhpd
+                if instruction.op0_kind() == OpKind::Register =>
+            {
+                let (a, b) = (
+                    self.bytes(instruction, first)?,
+                    self.bytes(instruction, second)?,
+                );
+                self.set_bytes(instruction, &halves(&a[..8], &b[..8]), 16)
+            }
+            // A store takes the high half.
+            M::Movhps | M::Movhpd | M::Vmovhps | M::Vmovhpd => {
+                let bytes = self.bytes(instruction, 1)?;
+                self.set_bytes(instruction, &halves(&bytes[8..16], &[0; 8]), 8)
+            }
+            M::Vpbroadcastq => {
+                let bytes = self.bytes(instruction, 1)?;
+                let result = std::array::from_fn(|i| bytes[i % 8]);
+                self.set_bytes(instruction, &result, width)
+            }
+            _ => Err(self.unknown(instruction)),
+        }
+    }
+}
+
+fn halves(low: &[u8], high: &[u8]) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(low);
+    bytes[8..16].copy_from_slice(high);
+    bytes
+}
+
+fn is_vex(instruction: &Instruction) -> bool {
+    instruction.encoding() == iced_x86::EncodingKind::VEX
+}
+
+/// Instructions that clear the rest of a 16-byte register.
+fn moves_scalar(instruction: &Instruction) -> bool {
+    matches!(instruction.mnemonic(), Mnemonic::Movq | Mnemonic::Movd)
+}

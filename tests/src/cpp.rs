@@ -196,8 +196,13 @@ pub struct Cpp {
 impl Cpp {
     /// Runs it alone, with a mesh of that many chips open.
     pub fn alone(dir: &WorkDir, generation: Generation, chips: u32) -> Self {
+        Self::with_mesh(dir, generation, &chips.to_string())
+    }
+
+    /// Runs it alone, with these words behind the command `mesh`.
+    pub fn with_mesh(dir: &WorkDir, generation: Generation, words: &str) -> Self {
         let mut target = Self::from(Process::spawn(&mut generation.target(dir, Variant::Plain)));
-        target.obey(&format!("mesh {chips}"));
+        target.obey(&format!("mesh {words}"));
         target
     }
 

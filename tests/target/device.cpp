@@ -6,7 +6,10 @@ namespace tt::tt_metal {
 
 namespace {
 constexpr int WORMHOLE = 2;
-}
+std::vector<IDevice*> open_devices;
+}  // namespace
+
+void DevicePool::add(IDevice* device) { open_devices.push_back(device); }
 
 Device::Device(int id) : allocator_(std::make_unique<AllocatorImpl>(id)), id_(id) {}
 Device::~Device() = default;

@@ -122,8 +122,10 @@ class Session {
         int count = 0;
         words >> count;
         if (mesh_ != nullptr || words.fail() || count < 1) {
-            throw std::invalid_argument("mesh N, once");
+            throw std::invalid_argument("mesh N [unlisted], once");
         }
+        std::string unlisted;
+        words >> unlisted;
         std::vector<IDevice*> devices;
         for (int id = 0; id < count; ++id) {
             chips_.push_back(std::make_unique<Device>(id));
@@ -131,6 +133,12 @@ class Session {
         }
         // TT-Metal numbers meshes and chips apart: the first mesh and the first chip are both 0.
         mesh_ = std::make_shared<distributed::MeshDevice>(0, devices);
+        devices.push_back(mesh_.get());
+        if (unlisted != "unlisted") {
+            for (IDevice* device : devices) {
+                DevicePool::add(device);
+            }
+        }
         return "\"mesh\":" + std::to_string(mesh_->id()) + ",\"chips\":" + std::to_string(count);
     }
 

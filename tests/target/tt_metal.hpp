@@ -257,6 +257,12 @@ private:
 
 }  // namespace distributed
 
+/// The devices that the library knows of.
+class DevicePool {
+public:
+    static void add(IDevice* device);
+};
+
 enum class AllocationStatus : std::uint8_t { ALLOCATION_REQUESTED, ALLOCATED, DEALLOCATED };
 
 #if GENERATION == 1

@@ -10,6 +10,7 @@ use tt_memtrace_tests::{
 
 for_each_generation!(
     what_lived_before_is_listed_and_its_free_is_an_ordinary_one,
+    what_nothing_of_the_librarys_leads_to_is_found_by_a_search,
     a_closed_device_holds_nothing,
     a_child_from_before_holds_nothing_of_its_parents,
     at_full_speed_the_ledger_equals_the_targets_list,
@@ -151,6 +152,37 @@ fn a_closed_device_holds_nothing(generation: Generation) {
 }
 
 /// Both have the buffer in their memory, at the same address; it is the parent's.
+fn what_nothing_of_the_librarys_leads_to_is_found_by_a_search(generation: Generation) {
+    let dir = WorkDir::new();
+    let mut target = Cpp::with_mesh(&dir, generation, "2 unlisted");
+    let pid = target.pid();
+    target.obey("alloc DRAM 8192 2048");
+    let freed = target.obey("alloc L1 4096 1024");
+
+    let mut tracer = Tracer::attach_to(&dir, pid).start();
+    // What is made while the search goes on isn't found once more.
+    let words = format!("process {pid} held no buffers from before");
+    wait_for(&words, || tracer.stderr().contains(&words));
+    target.obey("alloc DRAM 2048 2048");
+    let searched = || {
+        let told = tracer.stderr();
+        (2..=3).any(|n| told.contains(&format!("held {n} buffers more from before")))
+    };
+    wait_for("the search", searched);
+    target.obey(&format!("free {}", freed["id"]));
+    let after = own_list(&mut target);
+    target.finish().expect_code(0);
+    tracer.wait().expect_code(0);
+
+    let summary = dir.summary();
+    let process = summary.expect_complete().process(pid);
+    assert_eq!(listed(process), after);
+    process.expect_whole_baseline();
+    assert_eq!(unsigned(&process.0["baseline"], "buffers"), 2);
+    assert_eq!(process.count("unmatched_deallocations"), 0);
+    assert_eq!(process.members(0), [0, 1]);
+}
+
 fn a_child_from_before_holds_nothing_of_its_parents(generation: Generation) {
     let dir = WorkDir::new();
     let mut target = Cpp::alone(&dir, generation, 2);

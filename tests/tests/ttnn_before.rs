@@ -26,6 +26,14 @@ fn with_many(
     (process, said)
 }
 
+/// Attaches for a second. All that the process holds is found from the library's own data.
+fn look(dir: &WorkDir, pid: u32) {
+    let tracer = Tracer::attach_to(dir, pid).arguments(["--duration", "1s"]);
+    let looked = tracer.start().finish();
+    looked.expect_code(0);
+    assert!(!looked.stderr.contains(" more from before"));
+}
+
 /// Address and type of each, and the device's id.
 fn by_ttnn(said: &Value) -> BTreeSet<(u64, String, u64)> {
     let live = said["live"].as_array().expect("a list");
@@ -56,11 +64,7 @@ fn five_thousand_buffers_and_the_banks_are_as_the_library_says(release: Release)
     assert_eq!(by_ttnn(&before).len(), 5000);
 
     // As it is.
-    Tracer::attach_to(&dir, pid)
-        .arguments(["--duration", "1s"])
-        .start()
-        .finish()
-        .expect_code(0);
+    look(&dir, pid);
     let summary = dir.summary();
     let process = summary.expect_complete().process(pid);
     assert_eq!(by_us(process), by_ttnn(&before));
@@ -101,11 +105,7 @@ fn a_mesh_and_its_chips_are_known_at_once(release: Release) {
     let cluster = Cluster::n300(&dir);
     let (target, before) = with_many(release, &cluster, &dir, &["40", "1", "2"]);
     let pid = target.pid();
-    Tracer::attach_to(&dir, pid)
-        .arguments(["--duration", "1s"])
-        .start()
-        .finish()
-        .expect_code(0);
+    look(&dir, pid);
     let summary = dir.summary();
     let process = summary.expect_complete().process(pid);
     assert_eq!(by_us(process), by_ttnn(&before));

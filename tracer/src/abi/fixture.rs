@@ -13,9 +13,9 @@ pub const TTNN_0_71_2: &str = include_str!("fixtures/ttnn-0.71.2.txt");
 pub const TTNN_0_62_2: &str = include_str!("fixtures/ttnn-0.62.2.txt");
 
 pub fn ttnn_0_81_1() -> Abi {
-    Abi::derive_from(&Image::from_excerpt(TTNN_0_81_1)).expect("ttnn 0.81.1 can be traced")
+    Abi::of(&Image::from_excerpt(TTNN_0_81_1)).expect("ttnn 0.81.1 can be traced")
 }
 
 pub fn ttnn_0_77_0() -> Abi {
-    Abi::derive_from(&Image::from_excerpt(TTNN_0_77_0)).expect("ttnn 0.77.0 can be traced")
+    Abi::of(&Image::from_excerpt(TTNN_0_77_0)).expect("ttnn 0.77.0 can be traced")
 }

@@ -1,12 +1,17 @@
 //! The library's file: symbols, code, relocations. ELF by `object`; nothing of TT-Metal.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+};
 
 use iced_x86::{Decoder, DecoderOptions, Mnemonic, OpKind};
 use object::{
     Architecture, Object as _, ObjectKind, ObjectSegment as _, ObjectSymbol as _, RelocationTarget,
-    SymbolKind, elf, read::elf::ElfFile64,
+    SegmentFlags, SymbolKind, elf, read::elf::ElfFile64,
 };
+
+use self_cell::self_cell;
 
 use super::AbiError;
 
@@ -43,8 +48,11 @@ struct Segment<'a> {
 /// A parsed library.
 #[derive(Debug, Default)]
 pub struct Image<'a> {
+    file: &'a [u8],
     build_id: Option<String>,
     segments: Vec<Segment<'a>>,
+    /// What the process can write to: `.data`, `.bss`.
+    writable: Vec<Range<u64>>,
     /// Defined symbols by name: address and size.
     symbols: BTreeMap<&'a str, (u64, u64)>,
     /// Sizes of the functions that are inline or of one source file, by address: several of the
@@ -53,6 +61,30 @@ pub struct Image<'a> {
     /// Names by address (one of them, where several share it).
     names: HashMap<u64, &'a str>,
     relocations: HashMap<u64, Pointee<'a>>,
+}
+
+self_cell!(
+    /// A library's file with what was parsed of it.
+    pub struct Library {
+        owner: Vec<u8>,
+        #[covariant]
+        dependent: Image,
+    }
+    impl {Debug}
+);
+
+impl Library {
+    /// Parses a library's file.
+    ///
+    /// # Errors
+    /// Like [`Image::parse`].
+    pub fn parse(data: Vec<u8>) -> Result<Self, AbiError> {
+        Self::try_new(data, |data| Image::parse(data))
+    }
+
+    pub fn image(&self) -> &Image<'_> {
+        self.borrow_dependent()
+    }
 }
 
 impl<'a> Image<'a> {
@@ -121,6 +153,14 @@ impl<'a> Image<'a> {
             };
             relocations.insert(address, pointee);
         }
+        let writable = file.segments().filter_map(|segment| {
+            let SegmentFlags::Elf { p_flags, .. } = segment.flags() else {
+                return None;
+            };
+            let end = segment.address().checked_add(segment.size())?;
+            (p_flags & elf::PF_W != elf::ProgramFlags(0)).then_some(segment.address()..end)
+        });
+        let writable = writable.collect();
         let segments = file.segments().filter_map(|segment| {
             let data = segment.data().ok()?;
             Some(Segment {
@@ -131,13 +171,20 @@ impl<'a> Image<'a> {
         });
         let build_id = file.build_id().ok().flatten();
         Ok(Self {
+            file: data,
             build_id: build_id.map(|id| id.iter().map(|byte| format!("{byte:02x}")).collect()),
             segments: segments.collect(),
+            writable,
             symbols,
             inlinable,
             names,
             relocations,
         })
+    }
+
+    /// The bytes of the whole file.
+    pub fn file(&self) -> &'a [u8] {
+        self.file
     }
 
     /// The GNU build id, in hexadecimal.
@@ -248,6 +295,11 @@ impl<'a> Image<'a> {
             .iter()
             .find(|segment| segment.file_offset == 0)
             .map_or(0, |segment| segment.address)
+    }
+
+    /// The virtual addresses of the library's variables.
+    pub fn writable(&self) -> &[Range<u64>] {
+        &self.writable
     }
 
     /// Where in the file the byte at a virtual address lies.

@@ -39,7 +39,7 @@ pub use error::AbiError;
 pub use excerpt::excerpt;
 pub use field::{Field, FieldPath, Witness};
 pub use fields::Fields;
-pub use image::{Image, Pointee};
+pub use image::{Image, Library, Pointee};
 pub(crate) use listing::instruction as instruction_text;
 pub use points::{Cost, Holder, Point, PointKind};
 pub(crate) use state::number as register_number;
@@ -67,17 +67,15 @@ impl Abi {
     /// # Errors
     /// See [`AbiError`]: not such a library, symbols missing, a field or probe point in doubt.
     pub fn derive(library: &[u8]) -> Result<Self, AbiError> {
-        let image = Image::parse(library)?;
-        let members = dwarf::Members::read(library, &members::compiled_with_classes(&image));
-        Self::derive_with(&image, members)
+        Self::of(&Image::parse(library)?)
     }
 
-    #[cfg(test)]
-    fn derive_from(image: &Image<'_>) -> Result<Self, AbiError> {
-        Self::derive_with(image, dwarf::Members::default())
-    }
-
-    fn derive_with(image: &Image<'_>, members: dwarf::Members) -> Result<Self, AbiError> {
+    /// Derives everything from a parsed library.
+    ///
+    /// # Errors
+    /// Like [`Self::derive`].
+    pub fn of(image: &Image<'_>) -> Result<Self, AbiError> {
+        let members = dwarf::Members::read(image.file(), &members::compiled_with_classes(image));
         let deriver = derive::Deriver::new(image, members)?;
         let fields = deriver.fields()?;
         let points = points::find(&deriver, &fields)?;

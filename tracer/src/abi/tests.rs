@@ -9,7 +9,7 @@ use super::{
 };
 
 fn derive(excerpt: &str) -> Result<Abi, AbiError> {
-    Abi::derive_from(&Image::from_excerpt(excerpt))
+    Abi::of(&Image::from_excerpt(excerpt))
 }
 
 /// Each field with its path and the number of functions that agree on it.

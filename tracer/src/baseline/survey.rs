@@ -115,6 +115,13 @@ impl<'a> Surveyor<'a> {
         survey
     }
 
+    /// Whether an open device is at a place.
+    pub fn is_device(&self, place: u64) -> bool {
+        let device = self.retry(|replay| self.device(replay, place));
+        // One that can't be asked is to be told of.
+        !matches!(device, Ok(None))
+    }
+
     fn retry<T>(
         &self,
         mut ask: impl FnMut(&mut Replay<'a>) -> Result<T, ReplayError>,

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::reading::Subject;
+use super::reading::{Places, Subject};
 use crate::{
     baseline::Reading,
     ledger::{Event, EventKind},
@@ -57,7 +57,7 @@ impl Banks {
         let is_due = |_: &u32, later: &mut Later| later.due.is_some_and(|due| due <= now);
         for (pid, Later { subject, .. }) in self.later.extract_if(is_due) {
             self.reading.push(thread::spawn(move || {
-                let reading = subject.read_by(|reader| reader.read());
+                let reading = subject.read_by(&Places::Reachable, |reader| reader.read());
                 (
                     pid,
                     reading.unwrap_or_else(|problem| subject.nothing(problem)),

@@ -1,6 +1,6 @@
 //! What is known of each process: its account in the ledger, and the facts that no event tells.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{before::Found, failure::Failure, output::Output};
 use crate::{
@@ -17,6 +17,8 @@ pub struct Books {
     facts: BTreeMap<ProcessId, ProcessFacts>,
     /// Whom the pids mean that have facts: those that run.
     running: HashSet<u32>,
+    /// What those that run held before they were traced.
+    held: HashMap<u32, BTreeMap<ObjectPointer, Buffer>>,
     untraced: BTreeMap<u32, Untraced>,
     /// Why some can't be traced, as it was said: of each process anew it would drown the rest.
     told: HashSet<String>,
@@ -37,6 +39,7 @@ impl Books {
             ledger: Ledger::new(),
             facts: BTreeMap::new(),
             running: HashSet::new(),
+            held: HashMap::new(),
             untraced: BTreeMap::new(),
             told: HashSet::new(),
         }
@@ -173,25 +176,27 @@ impl Books {
 
     /// Enters what processes held before they were traced. `events`: what happened since the probes
     /// were on, of all processes.
-    pub fn settle(&mut self, mut found: Vec<Found>, events: &[Event]) {
+    pub fn settle(&mut self, found: &[Found], events: &[Event]) {
         // Parents first: what a child has in common with its parent is the parent's.
+        let mut found: Vec<&Found> = found.iter().collect();
         found.sort_by_key(|found| found.ancestors.len());
-        let mut held: BTreeMap<u32, BTreeMap<ObjectPointer, Buffer>> = BTreeMap::new();
-        for Found {
-            pid,
-            ancestors,
-            early,
-            late,
-        } in found
-        {
+        for found in found {
+            let Found {
+                pid, early, late, ..
+            } = found;
+            let pid = *pid;
             let own: Vec<Event> = events
                 .iter()
                 .filter(|event| event.pid == pid)
                 .copied()
                 .collect();
-            let mut buffers = reconcile(&early, &late, &own);
-            let unexplained = unexplained(&early, &late, &own);
-            let of_ancestors: Vec<_> = ancestors.iter().filter_map(|pid| held.get(pid)).collect();
+            let mut buffers = reconcile(early, late, &own);
+            let unexplained = unexplained(early, late, &own);
+            let of_ancestors: Vec<_> = found
+                .ancestors
+                .iter()
+                .filter_map(|pid| self.held.get(pid))
+                .collect();
             buffers.retain(|object, buffer| {
                 let copied = of_ancestors
                     .iter()
@@ -201,6 +206,9 @@ impl Books {
                 }
                 !copied
             });
+            // What made its own event before its device was found.
+            let known = self.ledger.process(pid);
+            buffers.retain(|object, _| !known.is_some_and(|process| process.has(*object)));
             let at = late.until;
             for device in &late.survey.devices {
                 self.ledger
@@ -214,8 +222,8 @@ impl Books {
                     kind: EventKind::Found(*buffer),
                 });
             }
-            self.note(pid, &late, &buffers, unexplained);
-            held.entry(pid).or_default().extend(buffers);
+            self.note(found, &buffers, unexplained);
+            self.held.entry(pid).or_default().extend(buffers);
         }
     }
 
@@ -244,13 +252,13 @@ impl Books {
     /// Notes what was read of a process, and says what is worth a person's while.
     fn note(
         &mut self,
-        pid: u32,
-        read: &Reading,
+        found: &Found,
         buffers: &BTreeMap<ObjectPointer, Buffer>,
         unexplained: usize,
     ) {
-        let Reading { survey, until } = read;
-        self.has_banks(pid, read);
+        let pid = found.pid;
+        let Reading { survey, until } = &found.late;
+        self.has_banks(pid, &found.late);
         let mut problems = survey.problems.clone();
         if unexplained > 0 {
             problems.push(format!(
@@ -274,21 +282,36 @@ impl Books {
         if unexplained > 0 {
             baseline.unknown_bytes += survey.unknown_bytes;
         }
-        baseline.problems.extend(problems.iter().cloned());
-        for problem in &problems {
-            self.output.warn(&format!(
-                "what process {pid} held before can't all be read: {problem}"
-            ));
-        }
+        self.has_problems(pid, problems);
         self.output.say(&format!(
-            "process {pid} held {} from before, {}",
+            "process {pid} held {}{} from before, {}",
             match buffers.len() {
                 0 => "no buffers".to_owned(),
                 1 => "1 buffer".to_owned(),
                 several => format!("{several} buffers"),
             },
+            if found.by_search { " more" } else { "" },
             humansize::format_size(bytes, humansize::BINARY)
         ));
+    }
+
+    /// Notes, and says, that a process may have devices from before that weren't found.
+    pub fn not_searched(&mut self, pid: u32, problem: String) {
+        let problem =
+            format!("devices were looked for only where the library's data leads: {problem}");
+        self.has_problems(pid, vec![problem]);
+    }
+
+    fn has_problems(&mut self, pid: u32, problems: Vec<String>) {
+        for problem in &problems {
+            self.output.warn(&format!(
+                "what process {pid} held before can't all be read: {problem}"
+            ));
+        }
+        let facts = self.facts.get_mut(&self.ledger.id(pid));
+        if let Some(baseline) = facts.and_then(|facts| facts.baseline.as_mut()) {
+            baseline.problems.extend(problems);
+        }
     }
 
     /// Enters an event about device memory.
@@ -306,6 +329,9 @@ impl Books {
     /// memory nothing is kept.
     fn life(&mut self, event: &Event) {
         let known = self.running.contains(&event.pid);
+        if !matches!(event.kind, EventKind::Fork { .. }) {
+            self.held.remove(&event.pid);
+        }
         let concerned = known && self.has_any_library(event.pid);
         match event.kind {
             EventKind::Fork { child } => {

@@ -13,7 +13,7 @@ use super::{
     session::Clock,
 };
 use crate::{
-    abi::Abi,
+    abi::{self, Abi},
     ledger::Nanoseconds,
     probe::{AttachedProbes, Kernel, Scope},
     report::Library,
@@ -30,7 +30,7 @@ pub struct Libraries {
 /// A library's file and what was derived from it.
 pub struct Code {
     pub abi: Abi,
-    pub data: Vec<u8>,
+    pub file: abi::Library,
 }
 
 /// A library that can be traced.
@@ -146,23 +146,26 @@ impl Known {
     fn derive(
         kernel: &mut Kernel,
         stream: &mut Stream,
-        file: &MappedFile,
+        mapped: &MappedFile,
         data: Vec<u8>,
     ) -> Result<Self, Failure> {
-        let path = file.path.display().to_string();
-        let abi = Abi::derive(&data).map_err(|error| {
-            Failure::new(
-                Kind::Library,
-                anyhow!(error).context(format!("{path} can't be traced")),
-            )
-        })?;
+        let path = mapped.path.display().to_string();
+        let parsed = abi::Library::parse(data)
+            .and_then(|file| Ok((Abi::of(file.image())?, file)))
+            .map_err(|error| {
+                Failure::new(
+                    Kind::Library,
+                    anyhow!(error).context(format!("{path} can't be traced")),
+                )
+            });
+        let (abi, file) = parsed?;
         let planned = stream.add(&abi)?;
         kernel.install(planned.iter().map(|(_, capture)| capture))?;
         Ok(Self {
             library: Library {
                 path,
                 build_id: abi.build_id.clone(),
-                release: file.release(),
+                release: mapped.release(),
                 fields: abi
                     .fields
                     .all()
@@ -174,7 +177,7 @@ impl Known {
                 .iter()
                 .map(|(file_offset, capture)| (*file_offset, capture.point))
                 .collect(),
-            code: Arc::new(Code { abi, data }),
+            code: Arc::new(Code { abi, file }),
             probed: HashMap::new(),
             probes: AttachedProbes::default(),
         })

@@ -1,19 +1,23 @@
 //! A process's memory read by the rules of the library that it has loaded.
 
 use std::{
+    ops::Range,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{libraries::Code, session::Clock};
 use crate::{
-    abi::{Accessors, Image},
+    abi::Accessors,
     baseline::{Reading, Survey, Surveyor},
-    target::{MappedFile, ProcessMemory},
+    target::{MappedFile, ProcessMemory, TargetError},
 };
 
 /// So long allocators are asked that are being changed all the time.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The niceness of what needn't be done soon (`nice(1)`).
+const POLITE: i32 = 10;
 
 /// A process with one of its libraries.
 #[derive(Clone)]
@@ -21,6 +25,13 @@ pub struct Subject {
     pub file: MappedFile,
     pub code: Arc<Code>,
     pub clock: Clock,
+}
+
+/// Where devices are looked for.
+pub enum Places {
+    /// Wherever the library's own data leads to.
+    Reachable,
+    At(Vec<u64>),
 }
 
 /// Reads what the devices of one process hold, as often as it is asked.
@@ -31,6 +42,11 @@ pub struct Reader<'a> {
 }
 
 impl Reader<'_> {
+    /// Where devices are, or were.
+    pub fn places(&self) -> &[u64] {
+        self.places
+    }
+
     /// Reads once more. What was found as it was at one moment only needs to be looked at again:
     /// whatever came since then is told by events.
     pub fn read_after(&self, early: &Reading) -> Reading {
@@ -61,23 +77,68 @@ impl Reader<'_> {
 }
 
 impl Subject {
-    /// Looks for the devices and lets `read` read them. A search that fails is told to a person.
-    pub fn read_by<T>(&self, read: impl FnOnce(&Reader<'_>) -> T) -> Result<T, String> {
-        let Self { file, code, clock } = self;
-        let image = Image::parse(&code.data).map_err(|error| error.to_string())?;
-        let accessors = Accessors::find(&image).map_err(|error| error.to_string())?;
-        let memory = ProcessMemory::of(file.pid);
-        let bias = file.start.wrapping_sub(code.abi.first_address);
-        let surveyor = Surveyor::new(&code.abi, &image, accessors, bias, &memory);
-        let words = memory
-            .find(&surveyor.marks())
-            .map_err(|error| error.to_string())?;
-        let places: Vec<u64> = words.into_iter().map(|word| word.address).collect();
-        Ok(read(&Reader {
-            surveyor: &surveyor,
-            places: &places,
-            clock: *clock,
-        }))
+    /// Lets `read` read the devices that are at these places. What fails is told to a person.
+    pub fn read_by<T>(
+        &self,
+        places: &Places,
+        read: impl FnOnce(&Reader<'_>) -> T,
+    ) -> Result<T, String> {
+        self.survey(|surveyor, memory| {
+            let places = match places {
+                Places::Reachable => &memory.reach(&self.variables(), &surveyor.marks())?,
+                Places::At(places) => places,
+            };
+            Ok(read(&Reader {
+                surveyor,
+                places,
+                clock: self.clock,
+            }))
+        })
+    }
+
+    /// Searches the whole heap for devices that aren't at the `known` places, as long as `go_on` says
+    /// so; `None` if that wasn't long enough. It gives way to whoever else wants to run.
+    pub fn search(
+        &self,
+        known: &[u64],
+        go_on: impl Fn() -> bool,
+    ) -> Result<Option<Vec<u64>>, String> {
+        // Linux has priorities of threads; without it, the search is only less polite.
+        let _ = rustix::process::setpriority_process(None, POLITE);
+        self.survey(|surveyor, memory| {
+            let found = memory.find(&surveyor.marks(), go_on)?;
+            Ok(found.map(|mut places| {
+                places.retain(|place| !known.contains(place) && surveyor.is_device(*place));
+                places
+            }))
+        })
+    }
+
+    fn survey<T>(
+        &self,
+        by: impl FnOnce(&Surveyor<'_>, &ProcessMemory) -> Result<T, TargetError>,
+    ) -> Result<T, String> {
+        let Code { abi, file } = &*self.code;
+        let image = file.image();
+        let accessors = Accessors::find(image).map_err(|error| error.to_string())?;
+        let memory = ProcessMemory::of(self.file.pid);
+        let surveyor = Surveyor::new(abi, image, accessors, self.bias(), &memory);
+        by(&surveyor, &memory).map_err(|error| error.to_string())
+    }
+
+    /// What the dynamic linker added to the library's virtual addresses.
+    fn bias(&self) -> u64 {
+        self.file.start.wrapping_sub(self.code.abi.first_address)
+    }
+
+    /// Where the process has the library's variables.
+    fn variables(&self) -> Vec<Range<u64>> {
+        let moved = |address: u64| address.wrapping_add(self.bias());
+        let writable = self.code.file.image().writable().iter();
+        writable
+            .map(|range| moved(range.start)..moved(range.end))
+            .filter(|range| !range.is_empty())
+            .collect()
     }
 
     /// A reading that found nothing because of a problem.

@@ -177,6 +177,7 @@ impl Session {
     /// # Errors
     /// When the kernel's counters can't be read.
     pub fn fetch(&mut self) -> Result<Vec<Deed>, Failure> {
+        self.take_searched();
         self.before.start();
         let mut deeds = Vec::new();
         if self.drain(&mut deeds)? {
@@ -334,9 +335,28 @@ impl Session {
                 .know_banks(found.pid, &found.late.survey.devices);
         }
         let events = self.before.release();
-        self.books.settle(found, &events);
+        self.books.settle(&found, &events);
         for event in &events {
             self.books.apply(event);
+        }
+        for found in found {
+            self.before.search(found);
+        }
+    }
+
+    fn take_searched(&mut self) {
+        for (pid, problem) in self.before.searched() {
+            self.books.not_searched(pid, problem);
+        }
+    }
+
+    /// Enters all that is still being read.
+    fn settle_all(&mut self) {
+        while !self.before.is_idle() {
+            self.before.start();
+            self.settle();
+            self.before.end_searches();
+            self.take_searched();
         }
     }
 
@@ -388,7 +408,7 @@ impl Session {
     /// When a result can't be written; the probes are off then all the same.
     pub fn finish(mut self) -> Result<(), Failure> {
         self.stop()?;
-        self.settle();
+        self.settle_all();
         let duration = Duration::from_nanos(self.clock.now().0);
         let mut probes = self.libraries.into_probes();
         probes.append(self.linkers.into_probes());

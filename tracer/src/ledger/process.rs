@@ -109,6 +109,11 @@ impl Process {
         self.owning.values()
     }
 
+    /// Whether a live owning buffer, or the copy of a parent's, is known by that object.
+    pub fn has(&self, object: ObjectPointer) -> bool {
+        self.owning.contains_key(&object) || self.inherited.contains(&object)
+    }
+
     /// The live non-owning buffers, in no order.
     pub fn non_owning(&self) -> impl ExactSizeIterator<Item = &LiveBuffer> {
         self.non_owning.values()

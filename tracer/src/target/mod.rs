@@ -5,13 +5,16 @@ mod error;
 mod find;
 mod mapping;
 mod memory;
+mod pagemap;
+mod reach;
+mod search;
 
 pub use error::TargetError;
 pub use find::{Candidate, candidates, find_by_name};
 pub use mapping::{
     FileId, LIBRARY, MappedFile, dynamic_linker, is_loaded, libraries, wheel_release,
 };
-pub use memory::{ProcessMemory, Word};
+pub use memory::ProcessMemory;
 
 use procfs::process::Process;
 

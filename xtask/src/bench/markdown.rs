@@ -53,9 +53,10 @@ fn attachments(walks: &[Walk], options: &Options) -> Result<String> {
          `tt-memtrace attach` to a process with 5,000 live buffers and 2 GiB of resident memory, in one \
          block that `malloc` mapped by itself or in many small ones. \"Attach\" is from the start of the \
          program until each buffer from before is known: kernel programs loaded, library derived, probes \
-         on, and then the walk: memory searched for devices, and their allocators read, again if that \
-         began within 0.1 s of the probes. \
-         \"Detach\" is from Ctrl-C until the program has ended and the probes are off. The target is \
+         on, and then the walk: devices found from the library's own data, and their allocators read, \
+         again if that began within 0.1 s of the probes. The heap is searched for more devices after \
+         that, with low priority. \"Detach\" is from Ctrl-C until the program has ended, that search is \
+         over and the probes are off. The limits that the project sets itself are 500 ms and 2 s. The target is \
          never stopped; its longest turn of an empty loop shows what it feels, beside that of a second \
          in which nobody touched it.\n\n\
          | ttnn | resident | attach ms | of it the walk | detach ms | longest turn, alone ms | attaching | detaching |\n\

@@ -7,5 +7,6 @@ pub mod ledger;
 pub mod probe;
 pub mod replay;
 pub mod report;
+pub mod stack;
 pub mod stream;
 pub mod target;

@@ -47,6 +47,7 @@ fn at(time: u64, kind: EventKind) -> Event {
         tid: 1,
         time: Nanoseconds(time),
         kind,
+        stack: None,
     }
 }
 

@@ -220,6 +220,7 @@ impl Books {
                     tid: pid,
                     time: at,
                     kind: EventKind::Found(*buffer),
+                    stack: None,
                 });
             }
             self.note(found, &buffers, unexplained);

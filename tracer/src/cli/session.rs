@@ -321,6 +321,7 @@ impl Session {
             tid,
             time: self.clock.now(),
             kind,
+            stack: None,
         };
         if let Some(event) = self.before.hold_back(event) {
             self.books.apply(&event);

@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::stack::StackId;
+
 /// A point in time, in nanoseconds since the trace started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
@@ -211,4 +213,6 @@ pub struct Event {
     pub tid: u32,
     pub time: Nanoseconds,
     pub kind: EventKind,
+    /// Where the thread was, of births and failed allocations whose stack was captured.
+    pub stack: Option<StackId>,
 }

@@ -36,7 +36,7 @@ pub use event::{
     AllocatorPointer, Buffer, BufferType, Device, DeviceKind, Event, EventKind, Exit, Layout,
     Nanoseconds, ObjectPointer, Ownership,
 };
-pub use outcome::{Effect, LiveBuffer, Origin, Outcome};
+pub use outcome::{Birth, Effect, LiveBuffer, Outcome};
 pub use process::{Counters, End, Process};
 
 /// One process: a pid may mean several, one after another.

@@ -1,16 +1,19 @@
 //! What an event turned out to mean, once the ledger had compared it with what it knew.
 
 use super::{Buffer, Device, Nanoseconds, Ownership};
+use crate::stack::StackId;
 
 /// Where the ledger's knowledge of a live buffer comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum Birth {
     /// The tracer saw its birth.
     Traced {
         /// When it was allocated (owning) or created (non-owning).
         at: Nanoseconds,
         /// The thread that did it.
         tid: u32,
+        /// Where that thread was, if its stack was captured.
+        stack: Option<StackId>,
     },
     /// It was found live when the tracer came; nobody knows since when.
     BeforeAttach,
@@ -22,28 +25,36 @@ pub struct LiveBuffer {
     /// The buffer as it was at its birth.
     pub buffer: Buffer,
     /// Since when it is known.
-    pub origin: Origin,
+    pub birth: Birth,
 }
 
 impl LiveBuffer {
     /// Whether it was there before the tracer came.
     pub fn before_attach(&self) -> bool {
-        self.origin == Origin::BeforeAttach
+        self.birth == Birth::BeforeAttach
     }
 
     /// When it was allocated or created, if the tracer saw it.
     pub fn since(&self) -> Option<Nanoseconds> {
-        match self.origin {
-            Origin::Traced { at, tid: _ } => Some(at),
-            Origin::BeforeAttach => None,
+        match self.birth {
+            Birth::Traced { at, .. } => Some(at),
+            Birth::BeforeAttach => None,
         }
     }
 
     /// The thread that allocated or created it, if the tracer saw it.
     pub fn tid(&self) -> Option<u32> {
-        match self.origin {
-            Origin::Traced { at: _, tid } => Some(tid),
-            Origin::BeforeAttach => None,
+        match self.birth {
+            Birth::Traced { tid, .. } => Some(tid),
+            Birth::BeforeAttach => None,
+        }
+    }
+
+    /// Where that thread was, if its stack was captured.
+    pub fn stack(&self) -> Option<StackId> {
+        match self.birth {
+            Birth::Traced { stack, .. } => stack,
+            Birth::BeforeAttach => None,
         }
     }
 

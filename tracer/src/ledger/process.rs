@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::devices::Devices;
 use super::{
-    AllocatorPointer, Buffer, BufferType, Device, DeviceAccount, DeviceKind, Effect, Event,
-    EventKind, Exit, LiveBuffer, Nanoseconds, ObjectPointer, Origin, Outcome, Ownership, ProcessId,
+    AllocatorPointer, Birth, Buffer, BufferType, Device, DeviceAccount, DeviceKind, Effect, Event,
+    EventKind, Exit, LiveBuffer, Nanoseconds, ObjectPointer, Outcome, Ownership, ProcessId,
 };
 
 /// How often what happened, in one process.
@@ -140,6 +140,7 @@ impl Process {
             tid,
             time: at,
             kind,
+            stack,
         } = event;
         self.counters.received += u64::from(!matches!(kind, EventKind::Found(_)));
         self.counters.memory_events += u64::from(!kind.is_of_life());
@@ -161,7 +162,7 @@ impl Process {
                 self.begin(
                     LiveBuffer {
                         buffer,
-                        origin: Origin::Traced { at, tid },
+                        birth: Birth::Traced { at, tid, stack },
                     },
                     at,
                 );
@@ -177,7 +178,7 @@ impl Process {
                 self.begin(
                     LiveBuffer {
                         buffer,
-                        origin: Origin::Traced { at, tid },
+                        birth: Birth::Traced { at, tid, stack },
                     },
                     at,
                 );
@@ -246,8 +247,8 @@ impl Process {
         if self.owning.contains_key(&buffer.object) {
             return Effect::Known;
         }
-        let origin = Origin::BeforeAttach;
-        self.begin(LiveBuffer { buffer, origin }, at);
+        let birth = Birth::BeforeAttach;
+        self.begin(LiveBuffer { buffer, birth }, at);
         Effect::Found
     }
 

@@ -67,6 +67,7 @@ impl Story {
             tid,
             time: Nanoseconds(self.now),
             kind,
+            stack: None,
         };
         (event, self.ledger.apply(&event))
     }

@@ -120,6 +120,7 @@ impl EventLine {
             tid,
             time,
             kind,
+            stack: _,
         } = event;
         let Outcome { implied, effect } = outcome;
         let line = |event, note, detail| Self {

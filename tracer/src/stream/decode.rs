@@ -113,6 +113,7 @@ impl Stream {
             tid: header.tid,
             time: Nanoseconds(header.time_ns.saturating_sub(self.started_at)),
             kind,
+            stack: None,
         };
         let value = || {
             let bytes = record.get(size_of::<Header>()..size_of::<Short>());
@@ -161,6 +162,7 @@ impl Stream {
                     tid: header.tid,
                     time: Nanoseconds(header.time_ns.saturating_sub(self.started_at)),
                     kind,
+                    stack: None,
                 }))
             }
         }

@@ -245,6 +245,7 @@ fn event(kind: EventKind) -> Option<Result<Decoded, DecodeError>> {
         tid: TID,
         time: Nanoseconds(1_000),
         kind,
+        stack: None,
     })))
 }
 

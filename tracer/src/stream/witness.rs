@@ -194,6 +194,7 @@ mod tests {
             tid,
             time: Nanoseconds(0),
             kind,
+            stack: None,
         }
     }
 

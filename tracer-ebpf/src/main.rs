@@ -7,10 +7,9 @@
 // For the atomic addition; the build allows it to this crate by name (RUSTC_BOOTSTRAP).
 #![feature(asm_experimental_arch)]
 
-use core::{
-    arch::asm,
-    mem::{MaybeUninit, offset_of},
-};
+mod stack;
+
+use core::{arch::asm, mem::MaybeUninit};
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -143,12 +142,14 @@ macro_rules! load_register {
         let value: u64;
         // SAFETY: `$regs` is the context of a uprobe program; the field lies within it.
         unsafe {
-            asm!("{0} = *(u64 *)({1} + {2})", out(reg) value, in(reg) $regs,
-                const offset_of!(pt_regs, $field))
+            core::arch::asm!("{0} = *(u64 *)({1} + {2})", out(reg) value, in(reg) $regs,
+                const core::mem::offset_of!(aya_ebpf::bindings::pt_regs, $field))
         };
         value
     }};
 }
+
+pub(crate) use load_register;
 
 #[inline(always)]
 fn read_register(regs: *const pt_regs, number: u32) -> u64 {
@@ -279,10 +280,13 @@ pub fn capture(ctx: ProbeContext) -> u32 {
     if faults != 0 {
         warn!(&ctx, "probe {}: reads failed: {:x}", program.point, faults);
     }
-    let header = Header {
+    let mut header = Header {
         faults,
         ..header(program.point)
     };
+    if program.stack != 0 {
+        header.faults |= stack::send(ctx.regs, &header);
+    }
     // SAFETY: the header has its own place in the workspace, aligned.
     unsafe { data.add(HEADER_AT).cast::<Header>().write(header) };
     let len = program.sent as usize + size_of::<Header>();
@@ -357,6 +361,7 @@ pub fn linked(_ctx: ProbeContext) -> u32 {
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub fn executed(_ctx: RawTracePointContext) -> u32 {
     let pid = own_pid();
+    let _ = stack::PYTHONS.remove(pid);
     if set_to(setting::REPORTING) == reporting::DESCENDANTS
         && is_in(&WATCHED, pid)
         && HELD.insert(pid, 1, 0).is_err()
@@ -436,6 +441,11 @@ pub fn forked(ctx: RawTracePointContext) -> u32 {
             count(counter::UNFOLLOWED);
         }
     }
+    // Its interpreter is a copy of its parent's, at the same addresses.
+    // SAFETY: the entry is read once.
+    if let Some(walk) = unsafe { stack::PYTHONS.get(control.header.pid) } {
+        let _ = stack::PYTHONS.insert(pid, walk, 0);
+    }
     control.value = u64::from(pid);
     output_short(&control, BPF_RB_NO_WAKEUP);
     0
@@ -462,6 +472,7 @@ pub fn exited(ctx: RawTracePointContext) -> u32 {
         return 0;
     }
     let _ = HELD.remove(pid);
+    let _ = stack::PYTHONS.remove(pid);
     if WATCHED.remove(pid).is_err() && watched {
         return 0;
     }

@@ -2,7 +2,9 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{ArgGroup, Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+
+use crate::probe;
 
 /// Shows who holds Tenstorrent device memory, from outside.
 ///
@@ -93,6 +95,28 @@ pub struct Tracing {
     /// Room for events on their way from the kernel, such as 64MiB; what doesn't fit is counted
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = ring_size)]
     pub ring_size: u32,
+    /// What to capture of the stack of whoever makes a buffer: nothing, the Python frames, or also the
+    /// C++ below them
+    #[arg(long, value_enum, default_value_t = Stacks::Python)]
+    pub stacks: Stacks,
+}
+
+/// How much is captured of a stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Stacks {
+    None,
+    Python,
+    Full,
+}
+
+impl From<Stacks> for probe::Stacks {
+    fn from(stacks: Stacks) -> Self {
+        match stacks {
+            Stacks::None => Self::None,
+            Stacks::Python => Self::Python,
+            Stacks::Full => Self::Full,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

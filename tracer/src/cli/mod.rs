@@ -12,10 +12,12 @@ mod host;
 mod libraries;
 mod linker;
 mod output;
+mod python;
 mod reading;
 mod run;
 mod session;
 mod signals;
+mod stacks;
 
 use std::{io, process::ExitCode};
 

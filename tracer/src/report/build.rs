@@ -7,6 +7,7 @@ use super::{
     Attached, Baseline, BufferSummary, Capacity, DeviceSummary, Events, Host, Library,
     MemorySummary, NonOwning, ProcessSummary, SCHEMA_VERSION, Summary, Tool, Untraced, Usage,
 };
+use crate::stack::{Stack, StackId};
 use crate::ledger::{
     Account, BufferType, Device, DeviceAccount, Ledger, LiveBuffer, Process, ProcessId,
 };
@@ -39,6 +40,8 @@ pub struct ProcessFacts {
     pub libraries: Vec<Library>,
     pub baseline: Option<Baseline>,
     pub capacity: BTreeMap<(Device, BufferType), Capacity>,
+    /// What the ids of stacks mean.
+    pub stacks: BTreeMap<StackId, Stack>,
 }
 
 impl ProcessFacts {
@@ -53,6 +56,7 @@ impl ProcessFacts {
             libraries: Vec::new(),
             baseline: None,
             capacity: BTreeMap::new(),
+            stacks: BTreeMap::new(),
         }
     }
 }
@@ -114,6 +118,7 @@ fn process_summary(process: &Process, facts: ProcessFacts) -> ProcessSummary {
         libraries,
         baseline,
         capacity,
+        stacks: _,
     } = facts;
     let counters = process.counters();
     let end = process.end();

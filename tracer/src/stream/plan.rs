@@ -89,6 +89,9 @@ pub fn plan(abi: &Abi, point: &Point, number: u32) -> Result<Plan, PlanError> {
     let object = planner.object()?;
     // With a device's closing its address may come to mean another one.
     planner.capture.forget = u32::from(point.kind == PointKind::BulkFree);
+    // Who frees is of no account; a failed allocation is told by its buffer's end.
+    let tells_origin = !matches!(point.kind, PointKind::BulkFree | PointKind::Deallocate);
+    planner.capture.stack = u32::from(tells_origin);
     let buffer = match point.kind {
         // The rest of a freed buffer was told at its birth.
         PointKind::BulkFree | PointKind::Deallocate => None,

@@ -100,10 +100,26 @@ pub struct Capture {
     pub known_by: u32,
     /// Not 0: a hit makes all known objects unknown.
     pub forget: u32,
-    /// Not 0: where the thread is, is sent along, as far as [`setting::STACKS`] wants it.
+    /// A number of [`stack`]: whether to send along where the thread is, as far as
+    /// [`setting::STACKS`] wants it.
     pub stack: u32,
     pub reads: [Read; MAX_READS],
     pub conditions: [Condition; MAX_CONDITIONS],
+    /// With [`stack::LEADER`] and [`stack::FOLLOWER`]: where in the workspace the word stands that tells
+    /// which followers are a leader's. A multiple of 8.
+    pub stack_word: u32,
+    pub reserved: u32,
+}
+
+/// Values of [`Capture::stack`].
+pub mod stack {
+    pub const NONE: u32 = 0;
+    pub const SENT: u32 = 1;
+    /// Sent; as many followers with the same word come next in the same thread as user space has said of
+    /// the object that [`Capture::known_by`](super::Capture::known_by) points to.
+    pub const LEADER: u32 = 2;
+    /// Sent, unless it is one of those: then it is its leader's.
+    pub const FOLLOWER: u32 = 3;
 }
 
 /// Numbers of x86-64's general registers, in the order of their encoding in machine code.
@@ -159,7 +175,9 @@ pub struct Header {
 pub const HAS_STACK: u32 = 1 << 31;
 /// In [`Header::faults`]: a stack was wanted, but its ring buffer is so full that only some are sent.
 pub const STACK_SKIPPED: u32 = 1 << 30;
-const _: () = assert!(MAX_READS < 30);
+/// In [`Header::faults`]: the stack is that of the thread's last [`stack::LEADER`].
+pub const STACK_OF_LEADER: u32 = 1 << 29;
+const _: () = assert!(MAX_READS < 29);
 
 /// What a record of the stacks' ring buffer begins with. Behind it stand Python frames or bytes of
 /// the stack.
@@ -308,6 +326,13 @@ const _: () = assert!(size_of::<Header>() == 24 && HEADER_AT.is_multiple_of(8));
 const _: () = assert!(BLOCK_AT <= 0x78 && MAX_READ_LEN <= 0x7f);
 const _: () = assert!(BLOCK_AT + 0x7f <= WORKSPACE_LEN && WORKSPACE_LEN.is_multiple_of(8));
 
+/// An object of a process in one word: its address without the low bits, in which objects that are
+/// larger don't differ (user addresses have 47 bits), and the process (22 bits).
+#[inline(always)]
+pub const fn known_key(pid: u32, pointer: u64) -> u64 {
+    (pointer >> 5) & ((1 << 42) - 1) | (pid as u64) << 42
+}
+
 /// Types that can be passed through a BPF map as they are.
 ///
 /// # Safety
@@ -317,5 +342,6 @@ pub unsafe trait Plain: Copy + 'static {}
 // SAFETY: `repr(C)`; a u64, then ten u32; no padding.
 unsafe impl Plain for PythonWalk {}
 
-// SAFETY: `repr(C)`; ten u32, then `Read`s of 4 × u16, 3 × u64 and an i64, then u16 pairs; no padding.
+// SAFETY: `repr(C)`; ten u32, then `Read`s of 4 × u16, 3 × u64 and an i64, then two u16 pairs and two
+// u32; no padding.
 unsafe impl Plain for Capture {}

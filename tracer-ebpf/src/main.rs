@@ -28,7 +28,7 @@ use aya_log_ebpf::warn;
 use tracer_common::{
     Capture, Condition, HEADER_AT, Header, KNOWN_AT, MAX_CAPTURES, MAX_KNOWN, MAX_PROCESSES,
     MAX_READS, POINT_EXEC, POINT_EXIT, POINT_FORK, POINT_LINKED, SENT_AT, Short, WORKSPACE_LEN,
-    counter, recording, register, reporting, setting,
+    counter, known_key, recording, register, reporting, setting,
 };
 
 /// Everything that happened, in order. User space sets the size.
@@ -235,7 +235,7 @@ pub fn capture(ctx: ProbeContext) -> u32 {
                 return 0;
             }
             // SAFETY: `at` is a multiple of 8 with 8 bytes of the workspace behind it.
-            let key = known_key(unsafe { data.add(at).cast::<u64>().read() });
+            let key = known_key(own_pid(), unsafe { data.add(at).cast::<u64>().read() });
             // SAFETY: the map holds aligned u64 and outlives the program.
             if KNOWN
                 .get_ptr_mut(key as u32 % MAX_KNOWN)
@@ -285,7 +285,19 @@ pub fn capture(ctx: ProbeContext) -> u32 {
         ..header(program.point)
     };
     if program.stack != 0 {
-        header.faults |= stack::send(ctx.regs, &header);
+        // SAFETY: both are multiples of 8 with 8 bytes of the workspace behind them.
+        let [word, object] = [program.stack_word, program.known_by].map(|at| unsafe {
+            data.add((at as usize & 0xf8).min(WORKSPACE_LEN - 8))
+                .cast::<u64>()
+                .read()
+        });
+        header.faults |= stack::send(
+            ctx.regs,
+            &header,
+            program.stack,
+            word,
+            known_key(own_pid(), object),
+        );
     }
     // SAFETY: the header has its own place in the workspace, aligned.
     unsafe { data.add(HEADER_AT).cast::<Header>().write(header) };
@@ -304,13 +316,6 @@ pub fn capture(ctx: ProbeContext) -> u32 {
         unsafe { known.write_volatile(unknown_key) };
     }
     0
-}
-
-/// An object of the current process in one word: its address without the low bits, in which objects
-/// that are larger don't differ (user addresses have 47 bits), and the process (22 bits).
-#[inline(always)]
-fn known_key(pointer: u64) -> u64 {
-    (pointer >> 5) & ((1 << 42) - 1) | u64::from(own_pid()) << 42
 }
 
 /// Makes a process's objects unknown.

@@ -15,8 +15,8 @@ use aya_ebpf::{
 };
 use tracer_common::{
     HAS_STACK, Header, MAX_PROCESSES, MAX_PYTHON_FRAMES, MAX_STACK_LEN, PYTHON_CODE_AT,
-    PYTHON_FRAME_LEN, PythonWalk, STACK_NATIVE, STACK_PYTHON, STACK_SKIPPED, StackHeader, counter,
-    setting, stacks,
+    PYTHON_FRAME_LEN, PythonWalk, STACK_NATIVE, STACK_OF_LEADER, STACK_PYTHON, STACK_SKIPPED,
+    StackHeader, counter, setting, stack, stacks,
 };
 
 use crate::{count, kernel, load_register, set_to};
@@ -33,14 +33,28 @@ pub static PYTHONS: HashMap<u32, PythonWalk> = HashMap::with_max_entries(MAX_PRO
 #[map]
 static PYTHON_THREADS: LruHashMap<u32, u64> = LruHashMap::with_max_entries(4096, 0);
 
+/// How many followers each leader of an object has: see `tracer_common::stack`. By `known_key`.
+#[map]
+pub static FOLLOWERS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(4096, 0);
+
+/// The last leader of each thread.
+#[map]
+static LEADERS: LruHashMap<u32, Leader> = LruHashMap::with_max_entries(4096, 0);
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Leader {
+    word: u64,
+    /// Followers that are still to come.
+    left: u64,
+}
+
 /// Threads of one interpreter that are looked through.
 const MAX_PYTHON_THREADS: usize = 64;
 
 /// A stack is never farther from its beginning than that; nor is it larger (`ulimit -s`).
 const FAR: u64 = 64 << 20;
 
-/// Where glibc's `struct pthread` lies, at the top of the stack of every thread but the first, less
-/// does not belong to the stack.
 #[repr(C)]
 struct PythonStack {
     header: StackHeader,
@@ -65,12 +79,39 @@ fn user(address: u64) -> u64 {
 }
 
 /// Sends what is wanted of the current thread's stack, and returns what goes into the event's
-/// [`Header::faults`].
+/// [`Header::faults`]. `word` and `object`: see `tracer_common::stack`.
 #[inline(always)]
-pub fn send(regs: *const pt_regs, header: &Header) -> u32 {
+pub fn send(regs: *const pt_regs, header: &Header, kind: u32, word: u64, object: u64) -> u32 {
     let wanted = set_to(setting::STACKS);
     if wanted == stacks::NONE {
         return 0;
+    }
+    match kind {
+        stack::FOLLOWER => {
+            if let Some(leader) = LEADERS.get_ptr_mut(header.tid) {
+                // SAFETY: only this thread uses its entry.
+                unsafe {
+                    if (*leader).word == word && (*leader).left > 0 {
+                        (*leader).left -= 1;
+                        return STACK_OF_LEADER;
+                    }
+                }
+            }
+        }
+        stack::LEADER => {
+            // SAFETY: read once, by value.
+            let left = unsafe { FOLLOWERS.get(object) }
+                .copied()
+                .unwrap_or_default();
+            if left > 0 {
+                let leader = Leader {
+                    word,
+                    left: u64::from(left),
+                };
+                let _ = LEADERS.insert(header.tid, leader, 0);
+            }
+        }
+        _ => {}
     }
     // SAFETY: the map is a ring buffer.
     let filled = unsafe {
@@ -138,10 +179,7 @@ fn python(start: &mut StackHeader, fs_base: u64) -> bool {
     if thread == 0 {
         return true;
     }
-    let mut frame = user(thread.wrapping_add(u64::from(walk.frame)));
-    if walk.frame_deref != u32::MAX {
-        frame = user(frame.wrapping_add(u64::from(walk.frame_deref)));
-    }
+    let mut frame = frame_of(walk, thread);
     if frame == 0 {
         return true;
     }
@@ -183,6 +221,16 @@ fn python(start: &mut StackHeader, fs_base: u64) -> bool {
     true
 }
 
+/// The innermost frame of a Python thread, or 0.
+#[inline(always)]
+fn frame_of(walk: &PythonWalk, thread: u64) -> u64 {
+    let frame = user(thread.wrapping_add(u64::from(walk.frame)));
+    if walk.frame_deref == u32::MAX || frame == 0 {
+        return frame;
+    }
+    user(frame.wrapping_add(u64::from(walk.frame_deref)))
+}
+
 /// The thread's Python thread state, or 0.
 #[inline(always)]
 fn python_thread(walk: &PythonWalk, tid: u32, fs_base: u64) -> u64 {
@@ -198,7 +246,9 @@ fn python_thread(walk: &PythonWalk, tid: u32, fs_base: u64) -> u64 {
         if thread == 0 {
             break;
         }
-        if is_own(thread) {
+        // A thread that is about to begin has its creator's number for a moment (CPython 3.10, 3.11), and
+        // no frame.
+        if is_own(thread) && frame_of(walk, thread) != 0 {
             let _ = PYTHON_THREADS.insert(tid, thread, 0);
             return thread;
         }

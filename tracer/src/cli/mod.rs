@@ -11,6 +11,7 @@ mod failure;
 mod host;
 mod libraries;
 mod linker;
+mod meshes;
 mod output;
 mod python;
 mod reading;

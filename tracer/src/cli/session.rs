@@ -19,6 +19,7 @@ use super::{
     host,
     libraries::Libraries,
     linker::Linkers,
+    meshes::Meshes,
     output::Output,
     reading::Subject,
     stacks::Stacks,
@@ -47,6 +48,7 @@ pub struct Session {
     before: Before,
     banks: Banks,
     stacks: Stacks,
+    meshes: Meshes,
     stream: Stream,
     witness: Witness,
     started_at: SystemTime,
@@ -116,6 +118,7 @@ impl Session {
             before: Before::default(),
             banks: Banks::default(),
             stacks: Stacks::new(options.stacks),
+            meshes: Meshes::default(),
             stream: Stream::new(started_ns),
             witness: Witness::default(),
             started_at: SystemTime::now(),
@@ -243,6 +246,7 @@ impl Session {
             began,
             libraries,
             stacks,
+            meshes,
             undecodable,
             ..
         } = self;
@@ -264,9 +268,10 @@ impl Session {
             match decoded {
                 Ok(Decoded::Memory(event)) => {
                     let event = Event {
-                        stack: stacks.of(event.pid, stack),
+                        stack: stacks.of(&event, stack),
                         ..event
                     };
+                    meshes.look(&event, stream, kernel, &books.ledger)?;
                     last = Some((event.pid, event.tid));
                     banks.look(&event);
                     if let Err(error) = witness.look(&event) {
@@ -308,6 +313,7 @@ impl Session {
                         before.forget(event.pid);
                         witness.forget(event.pid);
                         stacks.close(event.pid);
+                        meshes.forget(kernel, event.pid)?;
                         deeds.push(Deed::of(event.pid, What::Ended, false));
                     }
                 }
@@ -316,6 +322,7 @@ impl Session {
                     before.forget(event.pid);
                     witness.forget(event.pid);
                     stacks.close(event.pid);
+                    meshes.forget(kernel, event.pid)?;
                     began.insert(event.pid, event.time);
                     if let Some(event) = before.hold_back(event) {
                         books.apply(&event);
@@ -459,7 +466,23 @@ impl Session {
             untraced,
         } = self.books.close();
         let stacks = self.stacks.resolve();
-        if let Ok(p) = std::env::var("TTDUMP") { let _ = std::fs::write(p, serde_json::to_string(&stacks.iter().map(|(k, v)| (k, v.iter().map(|(k, v)| (k.0, v)).collect::<BTreeMap<_,_>>())).collect::<HashMap<_,_>>()).unwrap_or_default()); }
+        if let Ok(p) = std::env::var("TTDUMP") {
+            let _ = std::fs::write(
+                p,
+                serde_json::to_string(
+                    &stacks
+                        .iter()
+                        .map(|(k, v)| {
+                            (
+                                k,
+                                v.iter().map(|(k, v)| (k.0, v)).collect::<BTreeMap<_, _>>(),
+                            )
+                        })
+                        .collect::<HashMap<_, _>>(),
+                )
+                .unwrap_or_default(),
+            );
+        }
         for process in &mut processes {
             process.stacks = stacks.get(&process.id.pid).cloned().unwrap_or_default();
         }

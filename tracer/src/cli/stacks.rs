@@ -2,7 +2,7 @@
 
 use std::{
     cell::OnceCell,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fs::File,
     path::PathBuf,
 };
@@ -15,6 +15,7 @@ use super::{
     python::{PythonStackId, PythonStacks, is_interpreter},
 };
 use crate::{
+    ledger::{Device, DeviceKind, Event, EventKind},
     stack::{Frame, FrameKind, NativeFrame, Stack, StackId, merge},
     stream::{StackKey, StackPart, StackRecord, StackState},
     target::{self, FileId, MappedCode},
@@ -31,6 +32,8 @@ pub struct Stacks {
     /// Of those that run, where they stand among all.
     running: HashMap<u32, usize>,
     pending: HashMap<StackKey, Halves>,
+    /// The last buffer that each thread made on a mesh.
+    meshes: HashMap<u32, OnMesh>,
     ids: HashMap<(usize, Halves), StackId>,
     known: Vec<(usize, Halves)>,
     files: Files,
@@ -41,6 +44,14 @@ pub struct Stacks {
 struct Halves {
     python: Option<PythonStackId>,
     native: Option<NativeStackId>,
+}
+
+/// A buffer on a mesh, and the members that have theirs already.
+struct OnMesh {
+    pid: u32,
+    address: u64,
+    stack: Option<StackId>,
+    members: HashSet<Device>,
 }
 
 /// Those of one program in one process.
@@ -75,6 +86,7 @@ impl Stacks {
             processes: Vec::new(),
             running: HashMap::new(),
             pending: HashMap::new(),
+            meshes: HashMap::new(),
             ids: HashMap::new(),
             known: Vec::new(),
             files: Files::default(),
@@ -114,10 +126,40 @@ impl Stacks {
     }
 
     /// The stack of an event, once its records were taken in.
-    pub fn of(&mut self, pid: u32, state: StackState) -> Option<StackId> {
-        let StackState::Sent(key) = state else {
+    pub fn of(&mut self, event: &Event, state: StackState) -> Option<StackId> {
+        let stack = match state {
+            StackState::Sent(key) => self.intern(event.pid, key),
+            StackState::OfMesh => return self.of_mesh(event),
+            StackState::None | StackState::Skipped => None,
+        };
+        if let EventKind::Allocate(buffer) = event.kind
+            && buffer.device.kind == DeviceKind::Mesh
+        {
+            let on_mesh = OnMesh {
+                pid: event.pid,
+                address: buffer.address,
+                stack,
+                members: HashSet::new(),
+            };
+            self.meshes.insert(event.tid, on_mesh);
+        }
+        stack
+    }
+
+    /// That of the mesh's buffer, if this can be its member: each has one.
+    fn of_mesh(&mut self, event: &Event) -> Option<StackId> {
+        let EventKind::Create(buffer) = event.kind else {
             return None;
         };
+        let mesh = self.meshes.get_mut(&event.tid)?;
+        let is_member = mesh.pid == event.pid
+            && mesh.address == buffer.address
+            && buffer.device.kind == DeviceKind::Chip
+            && mesh.members.insert(buffer.device);
+        mesh.stack.filter(|_| is_member)
+    }
+
+    fn intern(&mut self, pid: u32, key: StackKey) -> Option<StackId> {
         let halves = self.pending.remove(&key)?;
         let next = StackId(self.known.len() as u32);
         let number = self.number(pid);

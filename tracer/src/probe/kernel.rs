@@ -15,7 +15,8 @@ use aya::{
 use aya_log::EbpfLogger;
 use tokio::io::{Interest, unix::AsyncFd};
 use tracer_common::{
-    Capture, MAX_CAPTURES, Plain, PythonWalk, counter, recording, reporting, setting, stacks,
+    Capture, MAX_CAPTURES, Plain, PythonWalk, counter, known_key, recording, reporting, setting,
+    stacks,
 };
 
 use super::{ProbeError, btf};
@@ -438,6 +439,22 @@ impl Kernel {
     /// Stacks that were wanted and skipped so far, because too many waited.
     pub fn stacks_skipped(&mut self) -> Result<u64, ProbeError> {
         self.counter(counter::STACKS_SKIPPED)
+    }
+
+    /// Says how many followers each leader of an object of a process has (see `tracer_common::stack`).
+    pub fn lead(&mut self, pid: u32, object: u64, followers: u32) -> Result<(), ProbeError> {
+        let map = self.ebpf.map_mut("FOLLOWERS").ok_or(ProbeError::Missing {
+            kind: "map",
+            name: "FOLLOWERS",
+        })?;
+        HashMap::try_from(map)
+            .and_then(|mut map: HashMap<&mut MapData, u64, u32>| {
+                map.insert(known_key(pid, object), followers, 0)
+            })
+            .map_err(|source| ProbeError::Map {
+                map: "FOLLOWERS",
+                source,
+            })
     }
 
     /// Says how to walk the frames of a process's Python interpreter, until the process ends.

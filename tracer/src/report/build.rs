@@ -7,10 +7,10 @@ use super::{
     Attached, Baseline, BufferSummary, Capacity, DeviceSummary, Events, Host, Library,
     MemorySummary, NonOwning, ProcessSummary, SCHEMA_VERSION, Summary, Tool, Untraced, Usage,
 };
-use crate::stack::{Stack, StackId};
 use crate::ledger::{
     Account, BufferType, Device, DeviceAccount, Ledger, LiveBuffer, Process, ProcessId,
 };
+use crate::stack::{Stack, StackId};
 
 /// What the summary says that no event tells.
 #[derive(Clone, Debug, PartialEq, Eq)]

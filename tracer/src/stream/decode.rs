@@ -171,6 +171,13 @@ impl Stream {
         }
     }
 
+    /// Where a process has a device, as far as it is known.
+    pub fn pointers_to(&self, pid: u32, device: Device) -> impl Iterator<Item = u64> {
+        let all = self.devices.iter();
+        all.filter(move |((of, _), known)| *of == pid && **known == device)
+            .map(|((_, pointer), _)| *pointer)
+    }
+
     /// A process's objects are gone.
     fn forget(&mut self, pid: u32) {
         self.devices.retain(|(of, _), _| *of != pid);

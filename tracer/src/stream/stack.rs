@@ -1,7 +1,8 @@
 //! Records of the stacks' ring buffer.
 
 use tracer_common::{
-    HAS_STACK, PYTHON_FRAME_LEN, STACK_NATIVE, STACK_PYTHON, STACK_SKIPPED, StackHeader,
+    HAS_STACK, PYTHON_FRAME_LEN, STACK_NATIVE, STACK_OF_LEADER, STACK_PYTHON, STACK_SKIPPED,
+    StackHeader,
 };
 
 use super::decode::{number, read_header};
@@ -44,6 +45,8 @@ pub enum StackState {
     Sent(StackKey),
     /// There was no room for it.
     Skipped,
+    /// It is that of the same thread's last allocation on a mesh, whose member this is.
+    OfMesh,
 }
 
 /// Whether a record of an event has a stack.
@@ -54,6 +57,7 @@ pub fn stack_state(record: &[u8]) -> StackState {
             tid: header.tid,
         }),
         Some(header) if header.faults & STACK_SKIPPED != 0 => StackState::Skipped,
+        Some(header) if header.faults & STACK_OF_LEADER != 0 => StackState::OfMesh,
         _ => StackState::None,
     }
 }

@@ -153,12 +153,18 @@ impl Unwinder {
         if !(start..end).contains(&address) {
             return None;
         }
-        let address = codes.code(code)?.address_of(address - start + file_offset)?;
+        let address = codes
+            .code(code)?
+            .address_of(address - start + file_offset)?;
         Some((code, address))
     }
 
     /// The frames, and the words of the stack that they follow from.
-    fn walk(&self, codes: &mut dyn Codes, snapshot: &Snapshot<'_>) -> (NativeStack, Vec<(u64, u64)>) {
+    fn walk(
+        &self,
+        codes: &mut dyn Codes,
+        snapshot: &Snapshot<'_>,
+    ) -> (NativeStack, Vec<(u64, u64)>) {
         let mut words = Vec::new();
         let mut frames = vec![snapshot.ip];
         let mut registers = Registers::new(snapshot.sp, snapshot.bp);

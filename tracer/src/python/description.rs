@@ -57,6 +57,7 @@ impl Layout {
                 threads: offset(THREADS_HEAD)?,
             },
             thread: ThreadLayout {
+                previous: offset(THREAD_PREV)?,
                 next: offset(THREAD_NEXT)?,
                 interpreter: offset(THREAD_INTERP)?,
                 id: offset(THREAD_ID)?,
@@ -109,6 +110,7 @@ const INTERPRETERS_HEAD: usize = 5;
 const INTERPRETER_ID: usize = 7;
 const INTERPRETER_NEXT: usize = 8;
 const THREADS_HEAD: usize = 9;
+const THREAD_PREV: usize = 20;
 const THREAD_NEXT: usize = 21;
 const THREAD_INTERP: usize = 22;
 const CURRENT_FRAME: usize = 23;

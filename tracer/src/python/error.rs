@@ -46,6 +46,10 @@ pub enum PythonError {
     #[error("the thread state at {address:#x} doesn't point back to its interpreter")]
     ForeignThread { address: u64 },
 
+    /// A thread state that doesn't know of the one that leads to it.
+    #[error("the thread state at {address:#x} isn't linked to the one before it")]
+    Unlinked { address: u64 },
+
     /// A list that has no end.
     #[error("the list of {what} doesn't come to an end")]
     Endless { what: &'static str },

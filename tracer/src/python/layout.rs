@@ -34,6 +34,8 @@ pub(super) struct InterpreterLayout {
 /// `PyThreadState` (`Include/cpython/pystate.h`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ThreadLayout {
+    /// The list is linked both ways.
+    pub previous: u16,
     pub next: u16,
     pub interpreter: u16,
     /// `thread_id`, what `pthread_self` returned: with glibc and musl on x86-64 the base of the FS
@@ -144,6 +146,7 @@ impl Layout {
                 threads: 8,
             },
             thread: ThreadLayout {
+                previous: 0,
                 next: 8,
                 interpreter: 16,
                 id: 176,
@@ -182,6 +185,7 @@ impl Layout {
                 threads: 16,
             },
             thread: ThreadLayout {
+                previous: 0,
                 next: 8,
                 interpreter: 16,
                 id: 152,
@@ -226,6 +230,7 @@ impl Layout {
                 threads: 72,
             },
             thread: ThreadLayout {
+                previous: 0,
                 next: 8,
                 interpreter: 16,
                 id: 136,

@@ -31,7 +31,7 @@ pub struct Python {
 impl Python {
     /// Finds the main interpreter of a process, and has its own data confirm the layout of its
     /// version: types are called what their symbols are, thread states point back to their
-    /// interpreter, and of each living thread the innermost frames have code objects with text and
+    /// interpreter and to one another, and of each living thread the innermost frames have code objects with text and
     /// line tables, and are at an instruction that these have. At least one thread must be in Python
     /// code.
     ///
@@ -62,6 +62,17 @@ impl Python {
     ) -> Result<Self, PythonError> {
         let version = version(memory, symbols)?;
         let layout = layout(memory, symbols, version)?;
+        Self::with_layout(memory, symbols, version, layout, fs_bases)
+    }
+
+    /// An interpreter of which a layout is told; only the rest is looked for.
+    pub(super) fn with_layout(
+        memory: &dyn ReadMemory,
+        symbols: &Symbols,
+        version: Version,
+        layout: Layout,
+        fs_bases: Option<&BTreeSet<u64>>,
+    ) -> Result<Self, PythonError> {
         let types = types(memory, symbols)?;
         let interpreter = main_interpreter(memory, symbols, &layout)?;
         let thread_list_head = interpreter.wrapping_add(layout.interpreter.threads.into());
@@ -72,11 +83,16 @@ impl Python {
             types,
         };
         let threads = python.walk.threads(memory)?;
-        for Thread { state: address, .. } in &threads {
-            let back = address.wrapping_add(python.layout.thread.interpreter.into());
-            if word(memory, back)? != interpreter {
-                return Err(PythonError::ForeignThread { address: *address });
+        let mut before = 0;
+        for &Thread { state: address, .. } in &threads {
+            let field = |offset: u16| word(memory, address.wrapping_add(offset.into()));
+            if field(python.layout.thread.interpreter)? != interpreter {
+                return Err(PythonError::ForeignThread { address });
             }
+            if field(python.layout.thread.previous)? != before {
+                return Err(PythonError::Unlinked { address });
+            }
+            before = address;
         }
         let lives = |thread: &Thread| match fs_bases {
             Some(fs_bases) => fs_bases.contains(&thread.id),
@@ -106,7 +122,9 @@ impl Python {
         let mut is_witness = false;
         for frame in frames {
             let code = CodeObject::read(memory, self, frame.code)?;
-            is_witness |= code.frame(&frame)?.is_some();
+            let is_shown = code.frame(&frame)?.is_some();
+            // No call is a function's first instruction: a zero is nobody's word.
+            is_witness |= is_shown && code.index_of(frame.instruction) > Some(0);
         }
         Ok(is_witness)
     }

@@ -2,9 +2,9 @@
 //! builds without `Py_GIL_DISABLED` and `Py_TRACE_REFS`.
 //!
 //! CPython keeps these structures as they are within a series (3.10.x) once its first candidate is
-//! out. 3.13 describes itself ([`described`](super::description)); of those before, this is what
-//! `offsetof` yields with the headers named, of 3.10.13, 3.11.2, 3.11.7 and 3.12.1. Nothing relies on
-//! it until [`Python::verify`](super::Python::verify) has seen it hold in the process.
+//! out. 3.13 describes itself (`description.rs`); of those before, this is what `offsetof` yields with
+//! the headers named (`fixtures/offsets.c`), of 3.10.13, 3.11.2, 3.11.7 and 3.12.1. Nothing relies on it
+//! until [`Python::verify`](super::Python::verify) has seen it hold in the process.
 
 use std::ops::Range;
 

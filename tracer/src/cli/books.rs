@@ -36,7 +36,7 @@ impl Books {
     pub fn new(output: Output) -> Self {
         Self {
             output,
-            ledger: Ledger::new(),
+            ledger: Ledger::default(),
             facts: BTreeMap::new(),
             running: HashSet::new(),
             held: HashMap::new(),

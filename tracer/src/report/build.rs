@@ -158,7 +158,11 @@ fn device(
     capacity: &BTreeMap<(Device, BufferType), Capacity>,
 ) -> DeviceSummary {
     let Device { kind, id } = device;
-    let DeviceAccount { members, memory } = account;
+    let DeviceAccount {
+        members,
+        memory,
+        composition: _,
+    } = account;
     let of = |buffer_type| Usage {
         capacity: capacity.get(&(device, buffer_type)).copied(),
         ..usage(&memory[buffer_type])

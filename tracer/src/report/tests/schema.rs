@@ -37,7 +37,7 @@ fn the_schema_is_a_schema_of_its_draft() {
 #[test]
 fn every_summary_satisfies_the_schema() {
     let one_chip = Summary::new(&one_chip().ledger, &facts(vec![]));
-    let empty = Summary::new(&Ledger::new(), &facts(vec![]));
+    let empty = Summary::new(&Ledger::default(), &facts(vec![]));
     let bare = ProcessFacts {
         libraries: vec![Library {
             path: "/lib".into(),
@@ -47,7 +47,7 @@ fn every_summary_satisfies_the_schema() {
         }],
         ..python(1, Attached::Running)
     };
-    let bare = Summary::new(&Ledger::new(), &facts(vec![bare]));
+    let bare = Summary::new(&Ledger::default(), &facts(vec![bare]));
     for summary in [
         two_chips_summary(),
         troubled_summary(),

@@ -104,12 +104,12 @@ fn a_narrow_terminal_is_stayed_within() {
 
 #[test]
 fn nothing_to_show_is_said() {
-    let nobody = Summary::new(&Ledger::new(), &facts(vec![]));
+    let nobody = Summary::new(&Ledger::default(), &facts(vec![]));
     assert_eq!(plain(&nobody), "No process was traced.\n0 events, 0 lost\n");
     let facts = facts(vec![ProcessFacts {
         libraries: vec![],
         ..python(PID, Attached::Start)
     }]);
-    let text = plain(&Summary::new(&Ledger::new(), &facts));
+    let text = plain(&Summary::new(&Ledger::default(), &facts));
     assert!(text.starts_with("python3 (pid 100): still running, loaded no TT-Metal\n\n"));
 }

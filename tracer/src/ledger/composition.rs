@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use serde::Serialize;
+
 use crate::stack::StackId;
 
 /// Where a buffer comes from, as far as that tells it from others.
@@ -24,7 +26,7 @@ impl Source {
 }
 
 /// How many buffers, and their sizes' sum.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tally {
     pub buffers: u64,
     /// Of buffers on a mesh: on each member.

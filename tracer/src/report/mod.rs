@@ -8,7 +8,9 @@
 //! * [`EventLine::all`] makes the lines of `--events` from one event and what it did.
 
 mod build;
+mod by_stack;
 mod destination;
+mod grouping;
 mod line;
 mod summary;
 mod table;
@@ -16,6 +18,7 @@ mod table;
 mod tests;
 
 pub use build::{Facts, ProcessFacts};
+pub use by_stack::{Failure, Group, Leak, OriginTotal, Peak, PlacedGroup, StackSummary, Temporary};
 pub use destination::{WriteError, check_writable, open_lines, write_json, write_json_to};
 pub use line::{BufferDetail, Detail, EventLine, EventName, Note, write_lines};
 pub use summary::{

@@ -1,5 +1,6 @@
 //! The sample summaries that the writers are tested on, and what makes a summary.
 
+mod by_stack;
 mod destination;
 mod line;
 mod schema;
@@ -50,6 +51,7 @@ fn python(pid: u32, attached: Attached) -> ProcessFacts {
         }],
         baseline: None,
         capacity: BTreeMap::new(),
+        stacks: BTreeMap::new(),
     }
 }
 

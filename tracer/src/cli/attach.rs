@@ -52,7 +52,7 @@ pub async fn attach(options: Attach) -> Result<(), Failure> {
         }
     }
     let output = Output::open(&options.tracing)?;
-    let mut session = Session::new(options.tracing.ring_size, output)?;
+    let mut session = Session::new(&options.tracing, output)?;
     for pid in &pids {
         join(&mut session, *pid, options.wait)?;
     }

@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{
+    args::Tracing,
     banks::Banks,
     before::Before,
     books::{Books, Closed},
@@ -102,12 +103,12 @@ impl Session {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn new(ring_bytes: u32, output: Output) -> Result<Self, Failure> {
-        let kernel = Kernel::load(ring_bytes)?;
+    pub fn new(options: &Tracing, output: Output) -> Result<Self, Failure> {
+        let kernel = Kernel::load(options.ring_size)?;
         let started_ns = monotonic_ns();
         Ok(Self {
             kernel,
-            books: Books::new(output),
+            books: Books::new(output, options.temporary),
             linkers: Linkers::default(),
             libraries: Libraries::default(),
             before: Before::default(),

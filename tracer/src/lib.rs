@@ -3,7 +3,9 @@
 pub mod abi;
 pub mod baseline;
 pub mod cli;
+pub mod cpp_name;
 pub mod ledger;
+pub mod origin;
 pub mod probe;
 pub mod python;
 pub mod replay;

@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
-use crate::probe;
+use crate::{ledger::Ledger, probe};
 
 /// Shows who holds Tenstorrent device memory, from outside.
 ///
@@ -18,7 +18,7 @@ use crate::probe;
     max_term_width = 100,
     after_help = "Exit codes: 0 done; 2 wrong usage; 3 no such process, or several; 4 no TT-Metal in \
                   the process; 5 not enough privilege, or a kernel that can't; 6 a library that can't \
-                  be traced; 7 a result that can't be written. `run` exits as its command does: with \
+                  be traced; 7 a result that can't be written; 8 a leak (--fail-on-leak). `run` exits as its command does: with \
                   its code, or 128 + N when signal N ended it; 127 when there is no such command, \
                   126 when it can't be started."
 )]
@@ -97,8 +97,23 @@ pub struct Tracing {
     pub ring_size: u32,
     /// What to capture of the stack of whoever makes a buffer: nothing, the Python frames, or also the
     /// C++ below them
-    #[arg(long, value_enum, default_value_t = Stacks::Python)]
+    #[arg(long, value_enum, default_value_t = Stacks::Full)]
     pub stacks: Stacks,
+    /// Exit with code 8 if a process that ended held more than this until then (0 if not said, such as
+    /// 64KiB), not counting what TT-Metal holds for itself: programs, traces, semaphores. `run` does so
+    /// only where its command's own code is 0
+    #[arg(
+        long,
+        value_name = "SIZE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "0",
+        value_parser = size
+    )]
+    pub fail_on_leak: Option<u64>,
+    /// Count allocations as temporary that are freed with at most so many others in between
+    #[arg(long, value_name = "N", default_value_t = Ledger::TEMPORARY)]
+    pub temporary: u64,
 }
 
 /// How much is captured of a stack.
@@ -138,6 +153,15 @@ pub struct Check {
 
 /// The size of a ring buffer: a power of two and a multiple of the page size, as the kernel wants.
 fn ring_size(text: &str) -> Result<u32, String> {
+    let page = rustix::param::page_size() as u64;
+    u32::try_from(size(text)?)
+        .ok()
+        .filter(|bytes| bytes.is_power_of_two() && u64::from(*bytes) >= page && *bytes <= 1 << 30)
+        .ok_or_else(|| format!("must be a power of two from {} KiB to 1 GiB", page / 1024))
+}
+
+/// A size in bytes.
+fn size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let number: u64 = digits
         .parse()
@@ -149,13 +173,10 @@ fn ring_size(text: &str) -> Result<u32, String> {
         "G" | "GiB" => 30,
         unit => return Err(format!("`{unit}` is no unit; use KiB, MiB or GiB")),
     };
-    let page = rustix::param::page_size() as u64;
     number
         .checked_shl(shift)
         .filter(|bytes| bytes >> shift == number)
-        .and_then(|bytes| u32::try_from(bytes).ok())
-        .filter(|bytes| bytes.is_power_of_two() && u64::from(*bytes) >= page && *bytes <= 1 << 30)
-        .ok_or_else(|| format!("must be a power of two from {} KiB to 1 GiB", page / 1024))
+        .ok_or_else(|| format!("`{text}` is more than any memory has"))
 }
 
 #[cfg(test)]
@@ -167,6 +188,27 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_leak_is_any_or_of_a_size() {
+        let limit = |option: &str| {
+            let words = ["tt-memtrace", "run", option, "python", "train.py"];
+            match Arguments::try_parse_from(words).map(|arguments| arguments.command) {
+                Ok(Command::Run(run)) => {
+                    assert_eq!(run.command, ["python", "train.py"]);
+                    Some(run.tracing.fail_on_leak)
+                }
+                _ => None,
+            }
+        };
+        assert_eq!(limit("--quiet"), Some(None));
+        assert_eq!(limit("--fail-on-leak"), Some(Some(0)));
+        assert_eq!(limit("--fail-on-leak=64KiB"), Some(Some(65536)));
+        assert_eq!(limit("--fail-on-leak=3MiB"), Some(Some(3 << 20)));
+        for wrong in ["--fail-on-leak=some", "--fail-on-leak=17179869184GiB"] {
+            assert_eq!(limit(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

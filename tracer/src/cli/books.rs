@@ -5,10 +5,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::{before::Found, failure::Failure, output::Output};
 use crate::{
     baseline::{Reading, reconcile, unexplained},
-    ledger::{Buffer, Event, EventKind, Ledger, ObjectPointer, Process, ProcessId},
-    report::{Attached, Baseline, Capacity, Library, ProcessFacts, Untraced},
+    ledger::{Buffer, Effect, Event, EventKind, Ledger, ObjectPointer, Process, ProcessId},
+    report::{self, Attached, Baseline, Capacity, Library, ProcessFacts, Untraced},
     target::{self, Identity, TargetError},
 };
+
+/// Of a process whose allocations fail again and again, so many failures are told as they come.
+const MOST_FAILURES_TOLD: u64 = 5;
 
 /// The accounts of all processes, and where events are written down.
 pub struct Books {
@@ -33,10 +36,11 @@ pub struct Closed {
 }
 
 impl Books {
-    pub fn new(output: Output) -> Self {
+    /// `temporary`: as for [`Ledger::new`].
+    pub fn new(output: Output, temporary: u64) -> Self {
         Self {
             output,
-            ledger: Ledger::new(),
+            ledger: Ledger::new(temporary),
             facts: BTreeMap::new(),
             running: HashSet::new(),
             held: HashMap::new(),
@@ -365,6 +369,26 @@ impl Books {
     fn enter(&mut self, event: &Event) {
         let outcome = self.ledger.apply(event);
         self.output.event(event, &outcome);
+        if let (EventKind::Failed(_), Effect::Failed) = (event.kind, outcome.effect) {
+            self.tell_failure(event.pid);
+        }
+    }
+
+    /// Says at once that an allocation failed; of many in one process only the first ones.
+    fn tell_failure(&self, pid: u32) {
+        let Some(process) = self.ledger.process(pid) else {
+            return;
+        };
+        let failed = process.failed_allocations();
+        let Some(last) = failed
+            .last()
+            .filter(|_| process.counters().failed_allocations <= MOST_FAILURES_TOLD)
+        else {
+            return;
+        };
+        let facts = self.facts.get(&self.ledger.id(pid));
+        let comm = facts.map_or("process", |facts| facts.comm.as_str());
+        self.output.say(&report::out_of_memory(comm, pid, last));
     }
 
     /// All that is known.

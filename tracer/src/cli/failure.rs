@@ -19,6 +19,8 @@ pub enum Kind {
     Library = 6,
     /// A result that can't be written.
     Output = 7,
+    /// A process held more memory at its end than it may (`--fail-on-leak`).
+    Leak = 8,
     /// A command that can't be started.
     CannotStart = 126,
     /// No such command.

@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anyhow::anyhow;
+
 use super::{
     args::Tracing,
     failure::{Failure, Kind},
@@ -19,6 +21,8 @@ pub struct Output {
     summary: Option<PathBuf>,
     events: Option<BufWriter<Box<dyn Write + Send>>>,
     quiet: bool,
+    /// How many bytes a process may hold at its end.
+    fail_on_leak: Option<u64>,
     /// Told once: the log of events couldn't be written.
     failed: Option<io::Error>,
 }
@@ -44,6 +48,7 @@ impl Output {
             summary,
             events,
             quiet: options.quiet,
+            fail_on_leak: options.fail_on_leak,
             failed: None,
         })
     }
@@ -84,7 +89,7 @@ impl Output {
     /// Writes the summary and shows the table.
     ///
     /// # Errors
-    /// When something couldn't be written.
+    /// When something couldn't be written, or else when a process held more at its end than it may.
     pub fn finish(mut self, summary: &Summary) -> Result<(), Failure> {
         self.flush();
         if !self.quiet {
@@ -107,9 +112,28 @@ impl Output {
                 Kind::Output,
                 anyhow::Error::new(error).context("the events are incomplete"),
             )),
-            None => Ok(()),
+            None => self
+                .fail_on_leak
+                .map_or(Ok(()), |limit| no_leak(summary, limit)),
         }
     }
+}
+
+/// Errors if a process that ended held more than `limit` bytes until then.
+fn no_leak(summary: &Summary, limit: u64) -> Result<(), Failure> {
+    let leaking = summary.processes.iter().filter_map(|process| {
+        let leaked = process.leaked_bytes();
+        let size = humansize::format_size(leaked, humansize::BINARY);
+        (leaked > limit).then(|| format!("{} (pid {}) {size}", process.comm, process.pid))
+    });
+    let leaking: Vec<String> = leaking.collect();
+    if leaking.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Kind::Leak,
+        anyhow!("held until the end: {}", leaking.join(", ")),
+    ))
 }
 
 fn is_stdout(path: &Path) -> bool {

@@ -69,8 +69,7 @@ pub async fn run(options: Run) -> Result<ExitCode, Failure> {
             () = &mut stop => break None,
             Some(Request { signal, from_process }) = requests.recv() => {
                 if asked {
-                    session.finish()?;
-                    return Ok(ExitCode::from(128 + signal.as_raw() as u8));
+                    return conclude(session.finish(), ExitStatus::from_raw(signal.as_raw()));
                 }
                 asked = true;
                 if from_process {
@@ -98,9 +97,12 @@ pub async fn run(options: Run) -> Result<ExitCode, Failure> {
         session.books.output.flush();
     };
     let Some(status) = ended else {
-        session.finish()?;
-        // Its exit code is still ours to pass on.
-        return Ok(exit_code(unwrapped(waiting.await)?));
+        let finished = session.finish();
+        return match finished {
+            Err(failure) if failure.kind != Kind::Leak => Err(failure),
+            // Its exit code is still ours to pass on.
+            finished => conclude(finished, unwrapped(waiting.await)?),
+        };
     };
     session.ended(family.command, exit(status))?;
     let (traced, failure) = (session.traces_anything(), family.failure);
@@ -111,10 +113,21 @@ pub async fn run(options: Run) -> Result<ExitCode, Failure> {
             target::LIBRARY,
         ));
     }
-    session.finish()?;
+    let finished = session.finish();
     match failure {
-        Some(failure) if status.success() => Err(failure),
-        _ => Ok(exit_code(status)),
+        Some(failure) if status.success() && finished.is_ok() => Err(failure),
+        _ => conclude(finished, status),
+    }
+}
+
+/// What is to be passed on of a trace's end and the command's: a leak only where the command succeeded.
+fn conclude(finished: Result<(), Failure>, status: ExitStatus) -> Result<ExitCode, Failure> {
+    match finished {
+        Err(leak) if leak.kind == Kind::Leak && !status.success() => {
+            eprintln!("tt-memtrace: {leak}");
+            Ok(exit_code(status))
+        }
+        finished => finished.map(|()| exit_code(status)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! One trace, from the first probe to the summary.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{
-    args,
+    args::Tracing,
     banks::Banks,
     before::Before,
     books::{Books, Closed},
@@ -107,12 +107,12 @@ impl Session {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn new(options: &args::Tracing, output: Output) -> Result<Self, Failure> {
+    pub fn new(options: &Tracing, output: Output) -> Result<Self, Failure> {
         let kernel = Kernel::load(options.ring_size, options.stacks.into())?;
         let started_ns = monotonic_ns();
         Ok(Self {
             kernel,
-            books: Books::new(output),
+            books: Books::new(output, options.temporary),
             linkers: Linkers::default(),
             libraries: Libraries::default(),
             before: Before::default(),
@@ -466,23 +466,6 @@ impl Session {
             untraced,
         } = self.books.close();
         let stacks = self.stacks.resolve();
-        if let Ok(p) = std::env::var("TTDUMP") {
-            let _ = std::fs::write(
-                p,
-                serde_json::to_string(
-                    &stacks
-                        .iter()
-                        .map(|(k, v)| {
-                            (
-                                k,
-                                v.iter().map(|(k, v)| (k.0, v)).collect::<BTreeMap<_, _>>(),
-                            )
-                        })
-                        .collect::<HashMap<_, _>>(),
-                )
-                .unwrap_or_default(),
-            );
-        }
         for process in &mut processes {
             process.stacks = stacks.get(&process.id.pid).cloned().unwrap_or_default();
         }

@@ -2,7 +2,7 @@
 
 use std::ops::{Index, IndexMut};
 
-use super::{BufferType, Nanoseconds};
+use super::{BufferType, Nanoseconds, composition::PeakOf};
 
 /// Bytes and buffers of one [`BufferType`] on one device, now and in sum. Bytes are those of
 /// owning buffers only; sums saturate rather than wrap, so a wrong record cannot make a total of
@@ -31,15 +31,17 @@ pub struct Account {
 
 impl Account {
     /// A buffer of `bytes` is live from `at` on, without having been allocated under the tracer's
-    /// eyes.
-    pub(super) fn hold(&mut self, bytes: u64, at: Nanoseconds) {
+    /// eyes. Says whether so much was never live before.
+    pub(super) fn hold(&mut self, bytes: u64, at: Nanoseconds) -> bool {
         self.live_bytes = self.live_bytes.saturating_add(bytes);
         self.live_buffers = self.live_buffers.saturating_add(1);
         self.changed_at = at;
-        if self.live_bytes > self.peak_bytes {
+        let maximum = self.live_bytes > self.peak_bytes;
+        if maximum {
             self.peak_bytes = self.live_bytes;
             self.peak_at = at;
         }
+        maximum
     }
 
     /// Takes a [`hold`](Self::hold) back: the buffer turns out to have been allocated under the
@@ -49,11 +51,12 @@ impl Account {
         self.live_buffers = self.live_buffers.saturating_sub(1);
     }
 
-    /// A buffer of `bytes` was allocated.
-    pub(super) fn allocate(&mut self, bytes: u64, at: Nanoseconds) {
-        self.hold(bytes, at);
+    /// A buffer of `bytes` was allocated. Says whether so much was never live before.
+    pub(super) fn allocate(&mut self, bytes: u64, at: Nanoseconds) -> bool {
+        let maximum = self.hold(bytes, at);
         self.allocated_bytes = self.allocated_bytes.saturating_add(bytes);
         self.allocations = self.allocations.saturating_add(1);
+        maximum
     }
 
     /// A live buffer of `bytes` ended.
@@ -66,12 +69,12 @@ impl Account {
     }
 
     /// Takes over what a mesh's account holds and has been through, for a chip that turns out to
-    /// be a member of the mesh.
+    /// be a member of the mesh. Says whose peak is the chip's from now on.
     ///
     /// The sum's peak is exact when the mesh's account is no older than its last allocation, which
     /// is the rule: a member shows itself right after the first. When events were lost and it shows
     /// itself later, the peak is the largest of what is certain.
-    pub(super) fn take_over(&mut self, mesh: &Self) {
+    pub(super) fn take_over(&mut self, mesh: &Self) -> PeakOf {
         let before = *self;
         *self = Self {
             live_bytes: before.live_bytes.saturating_add(mesh.live_bytes),
@@ -84,13 +87,18 @@ impl Account {
             deallocations: before.deallocations.saturating_add(mesh.deallocations),
             changed_at: before.changed_at.max(mesh.changed_at),
         };
-        let now = (self.live_bytes, self.changed_at);
-        for (bytes, at) in [(mesh.peak_bytes, mesh.peak_at), now] {
+        let mut peak = PeakOf::Own;
+        for (whose, bytes, at) in [
+            (PeakOf::Other, mesh.peak_bytes, mesh.peak_at),
+            (PeakOf::Sum, self.live_bytes, self.changed_at),
+        ] {
             if bytes > self.peak_bytes {
+                peak = whose;
                 self.peak_bytes = bytes;
                 self.peak_at = at;
             }
         }
+        peak
     }
 
     /// Whether this type of memory was ever in use.
@@ -99,28 +107,23 @@ impl Account {
     }
 }
 
-/// One [`Account`] for each [`BufferType`].
+/// One of something for each [`BufferType`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Memory([Account; BufferType::ALL.len()]);
+pub struct ByType<T>([T; BufferType::ALL.len()]);
 
-impl Memory {
-    pub(super) fn take_over(&mut self, mesh: &Self) {
-        for (own, mesh) in self.0.iter_mut().zip(&mesh.0) {
-            own.take_over(mesh);
-        }
-    }
-}
+/// One [`Account`] for each [`BufferType`].
+pub type Memory = ByType<Account>;
 
-impl Index<BufferType> for Memory {
-    type Output = Account;
+impl<T> Index<BufferType> for ByType<T> {
+    type Output = T;
 
-    fn index(&self, buffer_type: BufferType) -> &Account {
+    fn index(&self, buffer_type: BufferType) -> &T {
         &self.0[buffer_type as usize]
     }
 }
 
-impl IndexMut<BufferType> for Memory {
-    fn index_mut(&mut self, buffer_type: BufferType) -> &mut Account {
+impl<T> IndexMut<BufferType> for ByType<T> {
+    fn index_mut(&mut self, buffer_type: BufferType) -> &mut T {
         &mut self.0[buffer_type as usize]
     }
 }

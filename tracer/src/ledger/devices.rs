@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Account, Buffer, Device, DeviceKind, Memory, Nanoseconds};
+use super::{
+    Account, BufferType, ByType, Composition, Device, DeviceKind, LiveBuffer, Memory, Nanoseconds,
+};
 
 /// One device's memory and, for a mesh, its members as far as they are known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,6 +14,8 @@ pub struct DeviceAccount {
     /// On a chip: all that lies on it, its meshes' buffers included. On a mesh: what lies on *each*
     /// member.
     pub memory: Memory,
+    /// Of what `memory` consists.
+    pub composition: ByType<Composition>,
 }
 
 /// The devices that buffers were made on. A mesh's changes reach its members' accounts too.
@@ -32,9 +36,11 @@ impl Devices {
         Self(
             meshes
                 .map(|(device, account)| {
-                    let members = account.members.clone();
-                    let memory = Memory::default();
-                    (*device, DeviceAccount { members, memory })
+                    let account = DeviceAccount {
+                        members: account.members.clone(),
+                        ..DeviceAccount::default()
+                    };
+                    (*device, account)
                 })
                 .collect(),
         )
@@ -45,20 +51,20 @@ impl Devices {
         self.0.entry(device).or_default();
     }
 
-    pub fn hold(&mut self, buffer: &Buffer, at: Nanoseconds) {
-        self.change(buffer, |account| account.hold(buffer.size, at));
+    pub fn hold(&mut self, live: &LiveBuffer, at: Nanoseconds) {
+        self.grow(live, |account, bytes| account.hold(bytes, at));
     }
 
-    pub fn release(&mut self, buffer: &Buffer) {
-        self.change(buffer, |account| account.release(buffer.size));
+    pub fn release(&mut self, live: &LiveBuffer) {
+        self.shrink(live, Account::release);
     }
 
-    pub fn allocate(&mut self, buffer: &Buffer, at: Nanoseconds) {
-        self.change(buffer, |account| account.allocate(buffer.size, at));
+    pub fn allocate(&mut self, live: &LiveBuffer, at: Nanoseconds) {
+        self.grow(live, |account, bytes| account.allocate(bytes, at));
     }
 
-    pub fn free(&mut self, buffer: &Buffer, at: Nanoseconds) {
-        self.change(buffer, |account| account.free(buffer.size, at));
+    pub fn free(&mut self, live: &LiveBuffer, at: Nanoseconds) {
+        self.shrink(live, |account, bytes| account.free(bytes, at));
     }
 
     /// Makes the chip a member of the mesh, and the mesh's account so far part of the chip's.
@@ -68,27 +74,52 @@ impl Devices {
         if !account.members.insert(chip) {
             return false;
         }
-        let memory = account.memory;
-        self.0
-            .entry(chip_device(chip))
-            .or_default()
-            .memory
-            .take_over(&memory);
+        // Taken out while the chip's account, in the same map, is written to.
+        let account = std::mem::take(account);
+        let chip = self.0.entry(chip_device(chip)).or_default();
+        for buffer_type in BufferType::ALL {
+            let peak = chip.memory[buffer_type].take_over(&account.memory[buffer_type]);
+            chip.composition[buffer_type].take_over(&account.composition[buffer_type], peak);
+        }
+        self.0.insert(mesh, account);
         true
     }
 
-    fn change(&mut self, buffer: &Buffer, change: impl Fn(&mut Account)) {
-        let account = self.0.entry(buffer.device).or_default();
-        change(&mut account.memory[buffer.buffer_type]);
+    fn grow(&mut self, live: &LiveBuffer, change: impl Fn(&mut Account, u64) -> bool) {
+        let (source, bytes) = (live.source(), live.buffer.size);
+        self.change(live, |account, composition| {
+            let maximum = change(account, bytes);
+            composition.add(source, bytes, maximum);
+        });
+    }
+
+    fn shrink(&mut self, live: &LiveBuffer, change: impl Fn(&mut Account, u64)) {
+        let (source, bytes) = (live.source(), live.buffer.size);
+        self.change(live, |account, composition| {
+            change(account, bytes);
+            composition.remove(source, bytes);
+        });
+    }
+
+    fn change(&mut self, live: &LiveBuffer, change: impl Fn(&mut Account, &mut Composition)) {
+        let (device, buffer_type) = (live.buffer.device, live.buffer.buffer_type);
+        let change = |account: &mut DeviceAccount| {
+            change(
+                &mut account.memory[buffer_type],
+                &mut account.composition[buffer_type],
+            );
+        };
+        let account = self.0.entry(device).or_default();
+        change(account);
         if account.members.is_empty() {
             return;
         }
         // Taken out while the members' accounts, in the same map, are written to.
         let members = std::mem::take(&mut account.members);
         for &chip in &members {
-            change(&mut self.0.entry(chip_device(chip)).or_default().memory[buffer.buffer_type]);
+            change(self.0.entry(chip_device(chip)).or_default());
         }
-        self.0.entry(buffer.device).or_default().members = members;
+        self.0.entry(device).or_default().members = members;
     }
 }
 

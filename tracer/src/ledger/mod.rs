@@ -18,11 +18,14 @@
 //! * A program that is executed ends all that the process held.
 //! * A process's end leaves the state as it was: what is live then is what the end freed. Its pid may
 //!   come to mean another process, with accounts of its own.
+//! * What lies on a device is told apart by where it was allocated, now and at the peak.
 //! * Lost events are counted, and make the ledger inexact ([`Ledger::is_exact`]).
 
 mod account;
+mod composition;
 mod devices;
 mod event;
+mod failed;
 mod outcome;
 mod process;
 #[cfg(test)]
@@ -30,14 +33,16 @@ pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 
-pub use account::{Account, Memory};
+pub use account::{Account, ByType, Memory};
+pub use composition::{Composition, Source, Tally};
 pub use devices::DeviceAccount;
 pub use event::{
     AllocatorPointer, Buffer, BufferType, Device, DeviceKind, Event, EventKind, Exit, Layout,
     Nanoseconds, ObjectPointer, Ownership,
 };
+pub use failed::FailedAllocation;
 pub use outcome::{Birth, Effect, LiveBuffer, Outcome};
-pub use process::{Counters, End, Process};
+pub use process::{Counters, End, Kin, Process};
 
 /// One process: a pid may mean several, one after another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,17 +53,39 @@ pub struct ProcessId {
 }
 
 /// What every traced process has done with device memory, and what each holds.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Ledger {
     processes: BTreeMap<ProcessId, Process>,
     received: u64,
     lost: u64,
+    temporary: u64,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self::new(Self::TEMPORARY)
+    }
 }
 
 impl Ledger {
-    /// A ledger in which nothing has happened.
-    pub fn new() -> Self {
-        Self::default()
+    /// With so many others in between an allocation that is freed counts as temporary, unless somebody
+    /// says otherwise: as with memray.
+    pub const TEMPORARY: u64 = 1;
+
+    /// A ledger in which nothing has happened. `temporary`: an allocation that is freed with at most
+    /// so many others of its process in between counts as temporary.
+    pub fn new(temporary: u64) -> Self {
+        Self {
+            processes: BTreeMap::new(),
+            received: 0,
+            lost: 0,
+            temporary,
+        }
+    }
+
+    /// With how many others in between an allocation that is freed counts as temporary.
+    pub fn temporary(&self) -> u64 {
+        self.temporary
     }
 
     /// Enters an event and says what it did. Events of one process come in the order in which they
@@ -83,7 +110,11 @@ impl Ledger {
             let child = self.begin(child);
             self.processes.insert(child, process);
         }
-        self.processes.entry(id).or_default().apply(event)
+        let temporary = self.temporary;
+        self.processes
+            .entry(id)
+            .or_default()
+            .apply(event, temporary)
     }
 
     /// The process that a pid means: the last that was traced, or the first that may be.

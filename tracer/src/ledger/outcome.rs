@@ -1,6 +1,6 @@
 //! What an event turned out to mean, once the ledger had compared it with what it knew.
 
-use super::{Buffer, Device, Nanoseconds, Ownership};
+use super::{Buffer, Device, Nanoseconds, Ownership, Source};
 use crate::stack::StackId;
 
 /// Where the ledger's knowledge of a live buffer comes from.
@@ -14,6 +14,8 @@ pub enum Birth {
         tid: u32,
         /// Where that thread was, if its stack was captured.
         stack: Option<StackId>,
+        /// How many allocations the process had made by then, with this one if it is one.
+        allocations: u64,
     },
     /// It was found live when the tracer came; nobody knows since when.
     BeforeAttach,
@@ -55,6 +57,14 @@ impl LiveBuffer {
         match self.birth {
             Birth::Traced { stack, .. } => stack,
             Birth::BeforeAttach => None,
+        }
+    }
+
+    /// Where it comes from, as far as that tells it from others.
+    pub fn source(&self) -> Source {
+        match self.birth {
+            Birth::Traced { stack, .. } => Source::Traced(stack),
+            Birth::BeforeAttach => Source::BeforeAttach,
         }
     }
 

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::devices::Devices;
+use super::failed::{FailedAllocation, FailedAllocations};
 use super::{
     AllocatorPointer, Birth, Buffer, BufferType, Device, DeviceAccount, DeviceKind, Effect, Event,
-    EventKind, Exit, LiveBuffer, Nanoseconds, ObjectPointer, Outcome, Ownership, ProcessId,
+    EventKind, Exit, LiveBuffer, Nanoseconds, ObjectPointer, Outcome, Ownership, ProcessId, Source,
+    Tally,
 };
 
 /// How often what happened, in one process.
@@ -19,6 +21,8 @@ pub struct Counters {
     pub after_exit: u64,
     /// [`EventKind::BulkFree`]s, also those that had nothing to free.
     pub bulk_frees: u64,
+    /// Owning buffers that got an address.
+    pub allocations: u64,
     /// Allocations that the allocator refused.
     pub failed_allocations: u64,
     /// Allocations that a graph capture took the place of.
@@ -51,6 +55,9 @@ pub struct End {
 /// The place that an allocator gave to a buffer. It gives none to two at a time.
 type Place = (AllocatorPointer, BufferType, u64);
 
+/// What buffers have in common that lie on one device, in one type of memory, and come from one place.
+pub type Kin = (Device, BufferType, Source);
+
 /// What one process has done with device memory, and what it holds. After its end: what it held
 /// until then.
 #[derive(Clone, Debug, Default)]
@@ -69,6 +76,8 @@ pub struct Process {
     /// For each thread the mesh's buffer that it has just allocated, as long as nothing but
     /// buffers for the mesh's members followed.
     announcing: HashMap<u32, ObjectPointer>,
+    failed: FailedAllocations,
+    temporary: HashMap<Kin, Tally>,
     counters: Counters,
     end: Option<End>,
 }
@@ -119,6 +128,16 @@ impl Process {
         self.non_owning.values()
     }
 
+    /// The first allocations that failed.
+    pub fn failed_allocations(&self) -> &[FailedAllocation] {
+        self.failed.all()
+    }
+
+    /// The owning buffers that were freed soon after their birth.
+    pub fn temporary(&self) -> &HashMap<Kin, Tally> {
+        &self.temporary
+    }
+
     /// How often what happened.
     pub fn counters(&self) -> &Counters {
         &self.counters
@@ -134,7 +153,8 @@ impl Process {
         self.counters.implied_deallocations > 0 || self.counters.implied_destroys > 0
     }
 
-    pub(super) fn apply(&mut self, event: &Event) -> Outcome {
+    /// `temporary`: with how many others in between an allocation that is freed counts as temporary.
+    pub(super) fn apply(&mut self, event: &Event, temporary: u64) -> Outcome {
         let &Event {
             pid: _,
             tid,
@@ -159,10 +179,11 @@ impl Process {
                 self.retract(&buffer);
                 self.end_previous(buffer.object, at, &mut implied);
                 self.end_at_place(&buffer, at, &mut implied);
+                self.counters.allocations += 1;
                 self.begin(
                     LiveBuffer {
                         buffer,
-                        birth: Birth::Traced { at, tid, stack },
+                        birth: self.birth(event),
                     },
                     at,
                 );
@@ -178,7 +199,7 @@ impl Process {
                 self.begin(
                     LiveBuffer {
                         buffer,
-                        birth: Birth::Traced { at, tid, stack },
+                        birth: self.birth(event),
                     },
                     at,
                 );
@@ -188,7 +209,11 @@ impl Process {
             }
             EventKind::Deallocate(object) => {
                 self.announcing.remove(&tid);
-                self.deallocate(object, at, &mut implied)
+                let effect = self.deallocate(object, at, &mut implied);
+                if let Effect::Deallocated(live) = &effect {
+                    self.note_temporary(live, temporary);
+                }
+                effect
             }
             EventKind::Destroy(object) => {
                 self.announcing.remove(&tid);
@@ -207,6 +232,9 @@ impl Process {
                 self.end_previous(buffer.object, at, &mut implied);
                 self.devices.note(buffer.device);
                 self.counters.failed_allocations += 1;
+                let account = self.devices.all().get(&buffer.device);
+                let held = account.map(|account| &account.composition[buffer.buffer_type]);
+                self.failed.note(buffer, at, tid, stack, held);
                 Effect::Failed
             }
             EventKind::BulkFree(allocator) => {
@@ -243,6 +271,26 @@ impl Process {
         self.inherited.insert(object);
     }
 
+    fn birth(&self, event: &Event) -> Birth {
+        Birth::Traced {
+            at: event.time,
+            tid: event.tid,
+            stack: event.stack,
+            allocations: self.counters.allocations,
+        }
+    }
+
+    fn note_temporary(&mut self, live: &LiveBuffer, most_between: u64) {
+        let Birth::Traced { allocations, .. } = live.birth else {
+            return;
+        };
+        if self.counters.allocations.saturating_sub(allocations) <= most_between {
+            let buffer = &live.buffer;
+            let kind = (buffer.device, buffer.buffer_type, live.source());
+            self.temporary.entry(kind).or_default().add(buffer.size);
+        }
+    }
+
     fn find(&mut self, buffer: Buffer, at: Nanoseconds) -> Effect {
         if self.owning.contains_key(&buffer.object) {
             return Effect::Known;
@@ -258,13 +306,13 @@ impl Process {
         let found = self
             .owning
             .get(&buffer.object)
-            .is_some_and(|live| live.before_attach() && live.buffer == *buffer);
-        if found {
+            .filter(|live| live.before_attach() && live.buffer == *buffer);
+        if let Some(live) = found.copied() {
             self.owning.remove(&buffer.object);
             if let Some(place) = place(buffer) {
                 self.places.remove(&place);
             }
-            self.devices.release(buffer);
+            self.devices.release(&live);
         }
     }
 
@@ -273,9 +321,9 @@ impl Process {
         match buffer.ownership {
             Ownership::Owning => {
                 if live.before_attach() {
-                    self.devices.hold(&buffer, at);
+                    self.devices.hold(&live, at);
                 } else {
-                    self.devices.allocate(&buffer, at);
+                    self.devices.allocate(&live, at);
                 }
                 if let Some(place) = place(&buffer) {
                     self.places.insert(place, buffer.object);
@@ -438,7 +486,7 @@ impl Process {
         if let Some(place) = place(&live.buffer) {
             self.places.remove(&place);
         }
-        self.devices.free(&live.buffer, at);
+        self.devices.free(live, at);
     }
 }
 

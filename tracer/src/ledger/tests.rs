@@ -1,12 +1,16 @@
 //! The rules of accounting, a test each.
 
 mod before;
+mod composition;
 mod ends;
+mod failed;
 mod lives;
 mod members;
 mod model;
+mod temporary;
 
 use super::*;
+use crate::stack::StackId;
 
 pub(crate) const KIB: u64 = 1024;
 pub(crate) const PID: u32 = 100;
@@ -57,6 +61,8 @@ pub(crate) fn view(object: u64, device: Device, address: u64, size: u64) -> Buff
 pub(crate) struct Story {
     pub ledger: Ledger,
     pub now: u64,
+    /// Where whoever makes buffers stands.
+    pub stack: Option<StackId>,
 }
 
 impl Story {
@@ -67,7 +73,7 @@ impl Story {
             tid,
             time: Nanoseconds(self.now),
             kind,
-            stack: None,
+            stack: self.stack,
         };
         (event, self.ledger.apply(&event))
     }
@@ -78,6 +84,14 @@ impl Story {
 
     pub fn allocate(&mut self, buffer: Buffer) -> Outcome {
         self.apply(EventKind::Allocate(buffer))
+    }
+
+    /// Allocates from a stack, and goes on from none.
+    pub fn allocate_at(&mut self, stack: u32, buffer: Buffer) -> Outcome {
+        self.stack = Some(StackId(stack));
+        let outcome = self.allocate(buffer);
+        self.stack = None;
+        outcome
     }
 
     pub fn deallocate(&mut self, buffer: Buffer) -> Outcome {

@@ -3,14 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
+use super::grouping::{Origins, failures, leaks, peaks, stacks, temporary, totals};
 use super::{
     Attached, Baseline, BufferSummary, Capacity, DeviceSummary, Events, Host, Library,
     MemorySummary, NonOwning, ProcessSummary, SCHEMA_VERSION, Summary, Tool, Untraced, Usage,
 };
-use crate::ledger::{
-    Account, BufferType, Device, DeviceAccount, Ledger, LiveBuffer, Process, ProcessId,
+use crate::{
+    ledger::{
+        Account, BufferType, Device, DeviceAccount, Ledger, LiveBuffer, Nanoseconds, Process,
+        ProcessId,
+    },
+    origin::Origin,
+    stack::{Stack, StackId},
 };
-use crate::stack::{Stack, StackId};
 
 /// What the summary says that no event tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +45,7 @@ pub struct ProcessFacts {
     pub libraries: Vec<Library>,
     pub baseline: Option<Baseline>,
     pub capacity: BTreeMap<(Device, BufferType), Capacity>,
-    /// What the ids of stacks mean.
+    /// What the stacks stand for that its events name.
     pub stacks: BTreeMap<StackId, Stack>,
 }
 
@@ -83,12 +88,17 @@ impl Summary {
             .chain(processes.iter().map(|p| p.id))
             .collect();
         let silent = Process::default();
+        let duration_ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let trace = Trace {
+            end: Nanoseconds(duration_ns),
+            temporary: ledger.temporary(),
+        };
         Self {
             schema_version: SCHEMA_VERSION,
             tool: tool.clone(),
             host: host.clone(),
             started_at: rfc_3339(*started_at),
-            duration_ns: u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX),
+            duration_ns,
             events: Events {
                 received: ledger.received(),
                 lost: ledger.lost(),
@@ -101,6 +111,7 @@ impl Summary {
                     process_summary(
                         ledger.processes().get(&id).unwrap_or(&silent),
                         facts.unwrap_or_else(|| ProcessFacts::unknown(id.pid)),
+                        trace,
                     )
                 })
                 .collect(),
@@ -109,7 +120,15 @@ impl Summary {
     }
 }
 
-fn process_summary(process: &Process, facts: ProcessFacts) -> ProcessSummary {
+/// What all processes of a trace have in common.
+#[derive(Clone, Copy)]
+struct Trace {
+    end: Nanoseconds,
+    /// With how many others in between an allocation that is freed counts as temporary.
+    temporary: u64,
+}
+
+fn process_summary(process: &Process, facts: ProcessFacts, trace: Trace) -> ProcessSummary {
     let ProcessFacts {
         id,
         comm,
@@ -118,11 +137,14 @@ fn process_summary(process: &Process, facts: ProcessFacts) -> ProcessSummary {
         libraries,
         baseline,
         capacity,
-        stacks: _,
+        stacks: known_stacks,
     } = facts;
+    let mut origins = Origins::new(process, &known_stacks);
     let counters = process.counters();
     let end = process.end();
-    ProcessSummary {
+    let last = end.map_or(trace.end, |end| end.at);
+    let live_buffers = buffers(process.owning(), &mut origins);
+    let mut summary = ProcessSummary {
         pid: id.pid,
         parent_pid: process.parent().map(|parent| parent.pid),
         comm,
@@ -138,15 +160,21 @@ fn process_summary(process: &Process, facts: ProcessFacts) -> ProcessSummary {
             .map(|(id, account)| device(*id, account, &capacity))
             .collect(),
         baseline,
-        live_buffers: buffers(process.owning()),
+        origins: totals(&live_buffers),
+        live_buffers,
         non_owning: NonOwning {
             live: process.non_owning().len() as u64,
             created: counters.created,
             destroyed: counters.destroyed,
             unmatched_destroys: counters.unmatched_destroys,
             implied_destroys: counters.implied_destroys,
-            buffers: buffers(process.non_owning()),
+            buffers: buffers(process.non_owning(), &mut origins),
         },
+        leaks: leaks(process, &mut origins, last),
+        peaks: peaks(process, &mut origins),
+        temporary: temporary(process, &mut origins, trace.temporary),
+        failures: failures(process, &mut origins),
+        stacks: Vec::new(),
         bulk_frees: counters.bulk_frees,
         failed_allocations: counters.failed_allocations,
         unmatched_deallocations: counters.unmatched_deallocations,
@@ -154,7 +182,9 @@ fn process_summary(process: &Process, facts: ProcessFacts) -> ProcessSummary {
         hooked_allocations: counters.hooked_allocations,
         events_received: counters.received,
         events_after_exit: counters.after_exit,
-    }
+    };
+    summary.stacks = stacks(&summary, &known_stacks);
+    summary
 }
 
 fn device(
@@ -163,7 +193,11 @@ fn device(
     capacity: &BTreeMap<(Device, BufferType), Capacity>,
 ) -> DeviceSummary {
     let Device { kind, id } = device;
-    let DeviceAccount { members, memory } = account;
+    let DeviceAccount {
+        members,
+        memory,
+        composition: _,
+    } = account;
     let of = |buffer_type| Usage {
         capacity: capacity.get(&(device, buffer_type)).copied(),
         ..usage(&memory[buffer_type])
@@ -183,7 +217,10 @@ fn device(
 }
 
 /// The buffers by device, type and address; the object's own address settles the rest.
-fn buffers<'a>(live: impl Iterator<Item = &'a LiveBuffer>) -> Vec<BufferSummary> {
+fn buffers<'a>(
+    live: impl Iterator<Item = &'a LiveBuffer>,
+    origins: &mut Origins<'_>,
+) -> Vec<BufferSummary> {
     let mut live: Vec<&LiveBuffer> = live.collect();
     live.sort_by_key(|live| {
         let buffer = &live.buffer;
@@ -192,26 +229,28 @@ fn buffers<'a>(live: impl Iterator<Item = &'a LiveBuffer>) -> Vec<BufferSummary>
             .position(|t| *t == buffer.buffer_type);
         (buffer.device, shown, buffer.address, buffer.object)
     });
-    live.into_iter().map(BufferSummary::from).collect()
+    live.into_iter()
+        .map(|live| buffer(live, origins.of_buffer(live)))
+        .collect()
 }
 
-impl From<&LiveBuffer> for BufferSummary {
-    fn from(live: &LiveBuffer) -> Self {
-        let buffer = &live.buffer;
-        Self {
-            address: buffer.address,
-            size: buffer.size,
-            page_size: buffer.page_size,
-            buffer_type: buffer.buffer_type,
-            layout: buffer.layout,
-            device_id: buffer.device.id,
-            device_kind: buffer.device.kind,
-            unique_id: buffer.unique_id,
-            owns_data: live.owns_data(),
-            before_attach: live.before_attach(),
-            allocated_at_ns: live.since(),
-            tid: live.tid(),
-        }
+fn buffer(live: &LiveBuffer, origin: Origin) -> BufferSummary {
+    let buffer = &live.buffer;
+    BufferSummary {
+        address: buffer.address,
+        size: buffer.size,
+        page_size: buffer.page_size,
+        buffer_type: buffer.buffer_type,
+        layout: buffer.layout,
+        device_id: buffer.device.id,
+        device_kind: buffer.device.kind,
+        unique_id: buffer.unique_id,
+        owns_data: live.owns_data(),
+        before_attach: live.before_attach(),
+        allocated_at_ns: live.since(),
+        tid: live.tid(),
+        stack: live.stack(),
+        origin,
     }
 }
 

@@ -8,16 +8,23 @@
 //! * [`EventLine::all`] makes the lines of `--events` from one event and what it did.
 
 mod build;
+mod by_stack;
 mod destination;
+mod grouping;
 mod line;
+mod place;
+mod sections;
 mod summary;
 mod table;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use build::{Facts, ProcessFacts};
+pub use by_stack::{Failure, Group, Leak, OriginTotal, Peak, PlacedGroup, StackSummary, Temporary};
 pub use destination::{WriteError, check_writable, open_lines, write_json, write_json_to};
 pub use line::{BufferDetail, Detail, EventLine, EventName, Note, write_lines};
+pub use sections::out_of_memory;
 pub use summary::{
     Attached, Baseline, BufferSummary, Capacity, DeviceSummary, Events, Host, Library,
     MemorySummary, NonOwning, ProcessSummary, SCHEMA_VERSION, Summary, Tool, Untraced, Usage,

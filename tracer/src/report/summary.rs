@@ -5,7 +5,12 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::ledger::{BufferType, DeviceKind, Exit, Layout, Nanoseconds};
+use super::{Failure, Leak, OriginTotal, Peak, StackSummary, Temporary};
+use crate::{
+    ledger::{BufferType, DeviceKind, Exit, Layout, Nanoseconds},
+    origin::Origin,
+    stack::StackId,
+};
 
 /// The version of the JSON's shape.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -106,6 +111,17 @@ pub struct ProcessSummary {
     /// Owning buffers by device, type and address.
     pub live_buffers: Vec<BufferSummary>,
     pub non_owning: NonOwning,
+    /// What is live, by where it was allocated, the largest first.
+    pub leaks: Vec<Leak>,
+    /// What lay on each device when most did; by device and type.
+    pub peaks: Vec<Peak>,
+    pub temporary: Temporary,
+    /// What is live, by what it is for.
+    pub origins: Vec<OriginTotal>,
+    /// The first allocations that failed; `failed_allocations` counts all.
+    pub failures: Vec<Failure>,
+    /// What others refer to by `stack`, by id.
+    pub stacks: Vec<StackSummary>,
     pub bulk_frees: u64,
     pub failed_allocations: u64,
     pub unmatched_deallocations: u64,
@@ -113,6 +129,20 @@ pub struct ProcessSummary {
     pub hooked_allocations: u64,
     pub events_received: u64,
     pub events_after_exit: u64,
+}
+
+impl ProcessSummary {
+    /// Bytes that the application may have forgotten to free: those live at the process's end that
+    /// aren't known to be the runtime's. 0 while it runs.
+    pub fn leaked_bytes(&self) -> u64 {
+        if self.exited_at_ns.is_none() {
+            return 0;
+        }
+        let groups = self.leaks.iter().map(|leak| &leak.placed.group);
+        groups
+            .filter(|group| group.origin.may_leak())
+            .fold(0, |sum, group| sum.saturating_add(group.bytes))
+    }
 }
 
 /// What was there before the tracer came, as far as it could be read.
@@ -246,6 +276,9 @@ pub struct BufferSummary {
     pub allocated_at_ns: Option<Nanoseconds>,
     /// The thread that made it; `None` only if `before_attach`.
     pub tid: Option<u32>,
+    /// Where that thread was; `None` if that wasn't captured.
+    pub stack: Option<StackId>,
+    pub origin: Origin,
 }
 
 /// Buffers that stand for memory which others own: in no total.

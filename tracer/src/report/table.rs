@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::time::Duration;
 
 use comfy_table::{
-    Attribute, Cell, CellAlignment, ContentArrangement, LineStyle, Table, TableStyle,
+    Attribute, Cell, CellAlignment, ColumnConstraint, ContentArrangement, LineStyle, Table,
+    TableStyle, Width,
 };
-use humansize::{BINARY, format_size};
 
+use super::sections::{held_for, put_sections};
+use super::words::{BOLD, RED, bytes, count, duration, ids, number, printable, styled};
 use super::{Attached, DeviceSummary, ProcessSummary, Summary};
 use crate::ledger::{DeviceKind, Exit};
 
@@ -26,9 +27,6 @@ const MOST_EQUAL_CHIPS: usize = 4;
 
 const RULE: LineStyle = LineStyle::none().fill('─').junction('─');
 const STYLE: TableStyle = TableStyle::new().header_separator(RULE).bottom_border(RULE);
-
-const BOLD: &str = "\x1b[1m";
-const RED: &str = "\x1b[1;31m";
 
 /// The summary as lines of text, the last one ended too. A table for each process with a row for
 /// each device and type of memory that was ever used, and beneath it what is in no row.
@@ -99,6 +97,7 @@ fn put_process(text: &mut String, process: &ProcessSummary, options: TableOption
     for (what, value) in beneath(process) {
         line(&format!(" {what:<12} {value}"));
     }
+    put_sections(text, process, options);
 }
 
 /// The rows of one device, or of several that are all alike.
@@ -230,6 +229,10 @@ fn draw(blocks: &[Block<'_>], ended: bool, options: TableOptions) -> Table {
     for column in table.column_iter_mut().skip(2) {
         column.set_cell_alignment(CellAlignment::Right);
     }
+    // Without it, a terminal of 80 columns breaks the word.
+    if let Some(allocations) = table.column_mut(5) {
+        allocations.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(13)));
+    }
     table
 }
 
@@ -281,6 +284,9 @@ fn beneath(process: &ProcessSummary) -> Vec<(&'static str, String)> {
     );
     if process.attached == Attached::Running {
         lines.push(("attached", before(process)));
+    }
+    if let Some(what_for) = held_for(process) {
+        lines.push(("held for", what_for));
     }
     lines
 }
@@ -355,81 +361,4 @@ fn library(process: &ProcessSummary) -> String {
         }
         None => release,
     }
-}
-
-/// Names come from the target, and could otherwise move the terminal's cursor.
-fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| {
-            if c.is_control() {
-                char::REPLACEMENT_CHARACTER
-            } else {
-                c
-            }
-        })
-        .collect()
-}
-
-fn styled(text: &str, style: &str, colour: bool) -> String {
-    if colour {
-        format!("{style}{text}\x1b[0m")
-    } else {
-        text.to_owned()
-    }
-}
-
-/// `0, 1, 4-7`: runs of three and more are drawn together.
-fn ids(ids: &[u32]) -> String {
-    let mut text = String::new();
-    let runs = ids.chunk_by(|a, b| a.checked_add(1) == Some(*b));
-    let parts = runs.flat_map(|run| match run {
-        [first, _, .., last] => vec![format!("{first}-{last}")],
-        short => short.iter().map(u32::to_string).collect(),
-    });
-    for part in parts {
-        let comma = if text.is_empty() { "" } else { ", " };
-        let _infallible = write!(text, "{comma}{part}");
-    }
-    text
-}
-
-/// `12.50 MiB`; always two places, so that the points in a column stand one beneath another.
-fn bytes(bytes: u64) -> String {
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    format_size(bytes, BINARY.decimal_zeroes(2))
-}
-
-/// `1,234,567`
-fn number(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (position, digit) in digits.chars().enumerate() {
-        if position > 0 && (digits.len() - position).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// `1 free`, `2 frees`
-fn count(count: u64, what: &str) -> String {
-    format!(
-        "{} {what}{}",
-        number(count),
-        if count == 1 { "" } else { "s" }
-    )
-}
-
-/// To the millisecond below a minute, to the second above.
-fn duration(nanoseconds: u64) -> String {
-    let duration = Duration::from_nanos(nanoseconds);
-    let rounded = if duration < Duration::from_secs(60) {
-        Duration::from_millis((nanoseconds + 500_000) / 1_000_000)
-    } else {
-        Duration::from_secs(duration.as_secs())
-    };
-    humantime::format_duration(rounded).to_string()
 }

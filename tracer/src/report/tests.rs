@@ -1,5 +1,6 @@
 //! The sample summaries that the writers are tested on, and what makes a summary.
 
+mod by_stack;
 mod destination;
 mod line;
 mod schema;
@@ -50,6 +51,7 @@ fn python(pid: u32, attached: Attached) -> ProcessFacts {
         }],
         baseline: None,
         capacity: BTreeMap::new(),
+        stacks: BTreeMap::new(),
     }
 }
 
@@ -180,7 +182,10 @@ fn buffers_stand_by_device_type_and_address() {
 
 #[test]
 fn a_process_without_a_single_event_is_listed() {
-    let summary = Summary::new(&Ledger::new(), &facts(vec![python(PID, Attached::Start)]));
+    let summary = Summary::new(
+        &Ledger::default(),
+        &facts(vec![python(PID, Attached::Start)]),
+    );
     let [process] = summary.processes.as_slice() else {
         panic!("one process")
     };
@@ -261,7 +266,7 @@ fn a_clock_that_was_never_set_is_no_reason_to_panic() {
             started_at,
             ..facts(vec![])
         };
-        Summary::new(&Ledger::new(), &facts).started_at
+        Summary::new(&Ledger::default(), &facts).started_at
     };
     let epoch = SystemTime::UNIX_EPOCH;
     assert_eq!(

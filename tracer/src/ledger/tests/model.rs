@@ -4,6 +4,7 @@
 //! list, and adds the whole list up anew after each event.
 
 use super::*;
+use crate::stack::StackId;
 
 const MESHES: [(u32, &[u32]); 4] = [(1, &[0, 1, 2, 3]), (2, &[0, 1]), (3, &[2]), (4, &[3])];
 const CHIPS: u32 = 5;
@@ -27,6 +28,10 @@ struct Model {
     non_owning: Vec<Buffer>,
     /// (when, what lay on it and how often, and how much was ever put on it) by device and type.
     accounts: BTreeMap<(Device, BufferType), Expected>,
+    /// Where each live owning buffer was allocated.
+    sources: BTreeMap<ObjectPointer, Source>,
+    /// What each device and type consisted of at its peak.
+    peaks: BTreeMap<(Device, BufferType), BTreeMap<Source, Tally>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -51,8 +56,9 @@ fn lies_on(buffer: &Buffer) -> Vec<Device> {
 }
 
 impl Model {
-    fn add(&mut self, buffer: Buffer, at: Nanoseconds) {
+    fn add(&mut self, buffer: Buffer, stack: Option<StackId>, at: Nanoseconds) {
         self.owning.push(buffer);
+        self.sources.insert(buffer.object, Source::Traced(stack));
         for device in lies_on(&buffer) {
             let expected = self
                 .accounts
@@ -79,6 +85,7 @@ impl Model {
     }
 
     fn add_up(&mut self, at: Nanoseconds) {
+        let mut risen = Vec::new();
         for ((device, buffer_type), expected) in &mut self.accounts {
             let here = self
                 .owning
@@ -87,8 +94,25 @@ impl Model {
             expected.live = here.fold((0, 0), |sum, b| (sum.0 + b.size, sum.1 + 1));
             if expected.live.0 > expected.peak.0 {
                 expected.peak = (expected.live.0, at);
+                risen.push((*device, *buffer_type));
             }
         }
+        for (device, buffer_type) in risen {
+            let now = self.composition(device, buffer_type);
+            self.peaks.insert((device, buffer_type), now);
+        }
+    }
+
+    /// Of what a device's memory consists now.
+    fn composition(&self, device: Device, buffer_type: BufferType) -> BTreeMap<Source, Tally> {
+        let mut parts: BTreeMap<Source, Tally> = BTreeMap::new();
+        for buffer in &self.owning {
+            if buffer.buffer_type == buffer_type && lies_on(buffer).contains(&device) {
+                let part = parts.entry(self.sources[&buffer.object]).or_default();
+                part.add(buffer.size);
+            }
+        }
+        parts
     }
 }
 
@@ -147,9 +171,13 @@ fn live(seed: u64, steps: u32) -> (Story, Model) {
                         random.below(4) * KIB,
                     )
                 };
+                story.stack = match random.below(6) {
+                    0 => None,
+                    stack => Some(StackId(stack as u32)),
+                };
                 let (event, outcome) = story.event(PID, tid, EventKind::Allocate(buffer));
                 assert_eq!(outcome.implied, []);
-                model.add(buffer, event.time);
+                model.add(buffer, event.stack, event.time);
                 for on in lies_on(&buffer).into_iter().skip(1) {
                     let member = Buffer {
                         object: ObjectPointer(object()),
@@ -227,6 +255,18 @@ fn the_ledger_agrees_with_the_naive_model() {
                 );
             }
             for buffer_type in BufferType::ALL {
+                let composition = &account.composition[buffer_type];
+                assert_eq!(
+                    composition.live(),
+                    model.composition(device, buffer_type),
+                    "seed {seed}, {device:?}, {buffer_type}"
+                );
+                let expected = model.peaks.get(&(device, buffer_type));
+                assert_eq!(
+                    composition.peak(),
+                    expected.cloned().unwrap_or_default(),
+                    "seed {seed}, {device:?}, {buffer_type}"
+                );
                 let account = account.memory[buffer_type];
                 let found = Expected {
                     live: (account.live_bytes, account.live_buffers),
@@ -300,7 +340,13 @@ fn with_events_missing_nothing_underflows_and_the_books_still_balance() {
         let process = story.process();
         for (device, account) in process.devices() {
             for buffer_type in BufferType::ALL {
+                let composition = &account.composition[buffer_type];
                 let account = account.memory[buffer_type];
+                let sum = |parts: BTreeMap<Source, Tally>| {
+                    parts.values().map(|part| part.bytes).sum::<u64>()
+                };
+                assert_eq!(sum(composition.live()), account.live_bytes, "seed {seed}");
+                assert_eq!(sum(composition.peak()), account.peak_bytes, "seed {seed}");
                 let balance = account.allocated_bytes.checked_sub(account.freed_bytes);
                 assert_eq!(balance, Some(account.live_bytes), "seed {seed}, {device:?}");
                 let balance = account.allocations.checked_sub(account.deallocations);

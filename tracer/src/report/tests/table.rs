@@ -104,12 +104,88 @@ fn a_narrow_terminal_is_stayed_within() {
 
 #[test]
 fn nothing_to_show_is_said() {
-    let nobody = Summary::new(&Ledger::new(), &facts(vec![]));
+    let nobody = Summary::new(&Ledger::default(), &facts(vec![]));
     assert_eq!(plain(&nobody), "No process was traced.\n0 events, 0 lost\n");
     let facts = facts(vec![ProcessFacts {
         libraries: vec![],
         ..python(PID, Attached::Start)
     }]);
-    let text = plain(&Summary::new(&Ledger::new(), &facts));
+    let text = plain(&Summary::new(&Ledger::default(), &facts));
     assert!(text.starts_with("python3 (pid 100): still running, loaded no TT-Metal\n\n"));
+}
+
+fn model_within(width: Option<u16>) -> String {
+    let options = TableOptions {
+        colour: false,
+        width,
+    };
+    table(&by_stack::model_summary(), options)
+}
+
+#[test]
+fn who_allocated_what() {
+    insta::assert_snapshot!(model_within(None));
+}
+
+#[test]
+fn who_allocated_what_in_a_narrow_terminal() {
+    for width in [80, 120] {
+        let text = model_within(Some(width));
+        let sections = text.lines().skip_while(|line| !line.starts_with(" Out of"));
+        let sections = sections.take_while(|line| !line.contains(" lost"));
+        assert!(sections.clone().count() > 10);
+        for line in sections {
+            assert!(line.chars().count() <= usize::from(width), "{line}");
+        }
+        insta::assert_snapshot!(format!("who_allocated_what_in_{width}_columns"), text);
+    }
+}
+
+#[test]
+fn beyond_the_largest_groups_the_rest_is_one_row() {
+    let mut story = Story::default();
+    for number in 1..=14 {
+        let buffer = owning(0x10 * number, chip(0), 0x1000 * number, number * MIB);
+        story.allocate_at(100 + number as u32, buffer);
+    }
+    let text = plain(&Summary::new(&story.ledger, &facts(vec![])));
+    let rows: Vec<Vec<&str>> = text
+        .lines()
+        .filter(|line| line.contains("other places"))
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(
+        rows.iter().map(|row| row.join(" ")).collect::<Vec<_>>(),
+        [
+            "10.00 MiB 4 buffers in 4 other places",
+            "66.00 MiB 11 buffers in 11 other places"
+        ]
+    );
+}
+
+#[test]
+fn without_stacks_there_is_no_section() {
+    for summary in [two_chips_summary(), troubled_summary()] {
+        let text = plain(&summary);
+        for title in [
+            "Live at exit:",
+            "Peak:",
+            "Temporary:",
+            "Out of memory:",
+            "held for",
+        ] {
+            assert!(!text.contains(title), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_failure_is_told_in_one_line() {
+    let story = by_stack::model();
+    let failed = &story.process().failed_allocations()[0];
+    assert_eq!(
+        out_of_memory("pyth\non", PID, failed),
+        "out of memory: pyth\u{fffd}on (pid 100) asked for 64.00 GiB of DRAM on mesh 1, \
+         where 9 buffers held 47.07 MiB"
+    );
 }

@@ -1,0 +1,109 @@
+//! Of what memory consists, by where it was allocated.
+
+use super::*;
+use crate::stack::StackId;
+
+const fn at(stack: u32) -> Source {
+    Source::Traced(Some(StackId(stack)))
+}
+
+const fn tally(buffers: u64, bytes: u64) -> Tally {
+    Tally { buffers, bytes }
+}
+
+fn parts(story: &Story, device: Device) -> (Vec<(Source, Tally)>, Vec<(Source, Tally)>) {
+    let composition = &story.process().devices()[&device].composition[BufferType::Dram];
+    let list = |parts: BTreeMap<Source, Tally>| parts.into_iter().collect();
+    (list(composition.live()), list(composition.peak()))
+}
+
+fn buffer(number: u64, size: u64) -> Buffer {
+    owning(0x10 * number, chip(0), 0x1000 * number, size)
+}
+
+#[test]
+fn what_is_live_is_told_apart_by_where_it_was_allocated() {
+    let mut story = Story::default();
+    story.allocate_at(7, buffer(1, 4 * KIB));
+    story.allocate_at(7, buffer(2, KIB));
+    story.allocate_at(8, buffer(3, 2 * KIB));
+    story.allocate(buffer(4, 3 * KIB));
+    story.apply(EventKind::Found(buffer(5, KIB)));
+    story.deallocate(buffer(1, 4 * KIB));
+
+    let expected = [
+        (Source::Traced(None), tally(1, 3 * KIB)),
+        (at(7), tally(1, KIB)),
+        (at(8), tally(1, 2 * KIB)),
+        (Source::BeforeAttach, tally(1, KIB)),
+    ];
+    assert_eq!(parts(&story, chip(0)).0, expected);
+}
+
+#[test]
+fn the_peak_is_as_it_was_when_it_was_first_reached() {
+    let mut story = Story::default();
+    story.allocate_at(7, buffer(1, 4 * KIB));
+    story.allocate_at(8, buffer(2, 2 * KIB));
+    let peak = [(at(7), tally(1, 4 * KIB)), (at(8), tally(1, 2 * KIB))];
+    assert_eq!(parts(&story, chip(0)).1, peak, "while it lasts");
+
+    story.allocate_at(9, buffer(3, 0));
+    assert_eq!(parts(&story, chip(0)).1, peak, "without what came later");
+    story.deallocate(buffer(1, 4 * KIB));
+    story.deallocate(buffer(2, 2 * KIB));
+    assert_eq!(parts(&story, chip(0)).1, peak, "after it");
+
+    story.allocate_at(9, buffer(4, 6 * KIB));
+    assert_eq!(parts(&story, chip(0)).1, peak, "as much again is no peak");
+    story.deallocate(buffer(4, 6 * KIB));
+    story.allocate_at(9, buffer(4, 7 * KIB));
+    assert_eq!(
+        parts(&story, chip(0)).1,
+        [(at(9), tally(2, 7 * KIB))],
+        "more is one"
+    );
+}
+
+#[test]
+fn what_lies_on_a_mesh_is_part_of_what_lies_on_each_member() {
+    let mut story = Story::default();
+    story.stack = Some(StackId(7));
+    story.allocate_on_mesh(owning(0x100, MESH, 0x1000, 4 * KIB), &[0, 1]);
+    story.stack = None;
+    story.allocate_at(
+        8,
+        Buffer {
+            allocator: AllocatorPointer(0xb0),
+            ..owning(0x200, chip(1), 0x1000, KIB)
+        },
+    );
+    let of_mesh = (at(7), tally(1, 4 * KIB));
+    for (device, expected) in [
+        (MESH, vec![of_mesh]),
+        (chip(0), vec![of_mesh]),
+        (chip(1), vec![of_mesh, (at(8), tally(1, KIB))]),
+    ] {
+        assert_eq!(parts(&story, device), (expected.clone(), expected));
+    }
+}
+
+#[test]
+fn a_chip_that_joins_late_has_the_higher_one_of_the_peaks() {
+    let mut story = Story::default();
+    // The mesh's peak is over before its member shows itself; the chip's own is lower.
+    story.allocate_at(7, owning(0x100, MESH, 0x1000, 8 * KIB));
+    story.deallocate(owning(0x100, MESH, 0x1000, 8 * KIB));
+    story.allocate_at(
+        8,
+        Buffer {
+            allocator: AllocatorPointer(0xb0),
+            ..owning(0x200, chip(0), 0x1000, KIB)
+        },
+    );
+    story.stack = Some(StackId(9));
+    story.allocate_on_mesh(owning(0x300, MESH, 0x2000, 2 * KIB), &[0]);
+    let (live, peak) = parts(&story, chip(0));
+    assert_eq!(live, [(at(8), tally(1, KIB)), (at(9), tally(1, 2 * KIB))]);
+    assert_eq!(peak, [(at(7), tally(1, 8 * KIB))]);
+}

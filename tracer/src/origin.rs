@@ -1,0 +1,359 @@
+//! What a buffer is for, told from the functions on the stack of its birth.
+//!
+//! The rules name those functions of TT-Metal that create buffers. They were read from its sources and
+//! held against the calls of `Buffer::create`, `BufferImpl::create` and `MeshBuffer::create` in the
+//! machine code of the releases 0.62.2, 0.66.0, 0.77.0, 0.79.0 and 0.81.1: none of those functions
+//! calls another one of them, so where one is on the stack, its kind of buffer is being made.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::{
+    cpp_name::{ends_in, qualified},
+    ledger::{BufferType, Ownership},
+    stack::{FrameKind, Stack},
+};
+
+/// What a buffer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// A tensor's data: the application's memory.
+    Tensor,
+    /// A non-owning part of another buffer.
+    View,
+    /// A chip's non-owning share of a mesh's buffer.
+    MeshMember,
+    /// The binaries of a program's kernels. They stay as long as the program is cached.
+    Program,
+    /// A captured trace, or another prepared list of commands.
+    Trace,
+    /// A global semaphore.
+    Semaphore,
+    /// A global circular buffer: its data or its configuration.
+    GlobalCircularBuffer,
+    /// The runtime's own: sockets and streams between host and devices or between meshes, and the
+    /// host's memory that devices reach.
+    System,
+    /// No rule tells, for want of a stack or of a function on it that any of them knows.
+    Unknown,
+}
+
+impl Origin {
+    /// Every origin, in the order in which they are shown.
+    pub const ALL: [Self; 9] = [
+        Self::Tensor,
+        Self::View,
+        Self::MeshMember,
+        Self::Program,
+        Self::Trace,
+        Self::Semaphore,
+        Self::GlobalCircularBuffer,
+        Self::System,
+        Self::Unknown,
+    ];
+
+    /// Whether such a buffer, still live at its process's end, may be one that the application forgot.
+    pub fn may_leak(self) -> bool {
+        matches!(self, Self::Tensor | Self::Unknown)
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tensor => "tensor",
+            Self::View => "view",
+            Self::MeshMember => "mesh member",
+            Self::Program => "program",
+            Self::Trace => "trace",
+            Self::Semaphore => "semaphore",
+            Self::GlobalCircularBuffer => "global circular buffer",
+            Self::System => "system",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+/// What tells an origin.
+enum Sign {
+    /// A non-owning buffer, and one of these functions on the stack of its birth.
+    NonOwningIn(&'static [&'static str]),
+    /// One of these functions on the stack of its birth.
+    In(&'static [&'static str]),
+    /// An owning buffer in this type of memory.
+    OwningOf(BufferType),
+    /// A buffer of either kind in this type of memory.
+    Of(BufferType),
+}
+
+/// The rules; the first that fits counts. A function is named by the end of its qualified name.
+const RULES: [(Origin, Sign); 10] = [
+    // Sub-regions, for reads and writes in parts.
+    (
+        Origin::View,
+        Sign::NonOwningIn(&["Buffer::view", "BufferImpl::view"]),
+    ),
+    // One for each member, at the address of the mesh's own buffer. In `create` where the compiler
+    // inlined the other.
+    (
+        Origin::MeshMember,
+        Sign::NonOwningIn(&[
+            "MeshBuffer::initialize_device_buffers",
+            "MeshBufferImpl::initialize_device_buffers",
+            "MeshBuffer::create",
+        ]),
+    ),
+    // When a program is first enqueued; the mesh's, then (up to slow dispatch) a chip's.
+    (
+        Origin::Program,
+        Sign::In(&[
+            "MeshWorkload::load_binaries",
+            "MeshWorkloadImpl::load_binaries",
+            "ProgramImpl::allocate_kernel_bin_buf_on_device",
+            "Program::allocate_kernel_bin_buf_on_device",
+        ]),
+    ),
+    // Also in DRAM, if a device has no trace region.
+    (
+        Origin::Trace,
+        Sign::In(&[
+            "MeshTrace::populate_mesh_buffer",
+            "Trace::initialize_buffer",
+            "CommandListBuilderImpl::allocate_and_commit",
+        ]),
+    ),
+    (
+        Origin::Semaphore,
+        Sign::In(&[
+            "GlobalSemaphore::setup_buffer",
+            "GlobalSemaphoreImpl::setup_buffer",
+        ]),
+    ),
+    // The cross-node dataflow buffer is its successor.
+    (
+        Origin::GlobalCircularBuffer,
+        Sign::In(&[
+            "GlobalCircularBuffer::setup_cb_buffers",
+            "GlobalCircularBufferImpl::setup_cb_buffers",
+            "CrossNodeDFB::setup_buffers",
+            "CrossNodeDFB::allocate_config_buffer",
+        ]),
+    ),
+    (
+        Origin::System,
+        Sign::In(&[
+            "create_socket_config_buffer",
+            "create_socket_data_buffer",
+            "H2DSocket::init_config_buffer",
+            "H2DSocket::init_data_buffer",
+            "D2HSocket::init_config_buffer",
+            "H2DStreamService::H2DStreamService",
+            "D2HStreamService::D2HStreamService",
+        ]),
+    ),
+    // `create_device_tensor` where the compiler inlined the first one (0.66.0).
+    (
+        Origin::Tensor,
+        Sign::In(&[
+            "tensor_impl::allocate_device_buffer",
+            "tt_metal::create_device_tensor",
+            "tt_metal::allocate_mesh_tensor_on_device_with_topology",
+        ]),
+    ),
+    // Only traces lie there. A non-owning one is a member's or a view, but nobody knows which.
+    (Origin::Trace, Sign::OwningOf(BufferType::Trace)),
+    // The host's huge pages: the command queues'.
+    (Origin::System, Sign::Of(BufferType::SystemMemory)),
+];
+
+/// What a buffer is for, as far as its type, whether it owns memory, and the stack of its birth tell.
+pub fn origin(buffer_type: BufferType, ownership: Ownership, stack: Option<&Stack>) -> Origin {
+    let names: Vec<String> = stack
+        .into_iter()
+        .flat_map(|stack| &stack.frames)
+        .filter(|frame| frame.kind == FrameKind::Native)
+        .filter_map(|frame| frame.function.as_deref())
+        .map(qualified)
+        .collect();
+    let among = |functions: &[&str]| {
+        names
+            .iter()
+            .any(|name| functions.iter().any(|function| ends_in(name, function)))
+    };
+    let owning = ownership == Ownership::Owning;
+    let rule = RULES.iter().find(|(_, sign)| match sign {
+        Sign::NonOwningIn(functions) => !owning && among(functions),
+        Sign::In(functions) => among(functions),
+        Sign::OwningOf(memory) => owning && buffer_type == *memory,
+        Sign::Of(memory) => buffer_type == *memory,
+    });
+    rule.map_or(Origin::Unknown, |(origin, _)| *origin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stack::Frame;
+
+    const BOTH: [Ownership; 2] = [Ownership::Owning, Ownership::NonOwning];
+
+    fn native(function: &str) -> Frame {
+        Frame {
+            kind: FrameKind::Native,
+            function: Some(function.to_owned()),
+            file: None,
+            line: None,
+            module: Some("/lib/libtt_metal.so".to_owned()),
+            offset: Some(0x1000),
+        }
+    }
+
+    /// What an owning and a non-owning buffer are for that are born under these functions.
+    fn origins(functions: &[&str]) -> [Origin; 2] {
+        let stack = Stack {
+            frames: functions.iter().copied().map(native).collect(),
+            broken: None,
+        };
+        BOTH.map(|ownership| origin(BufferType::Dram, ownership, Some(&stack)))
+    }
+
+    const CREATE: &str = "tt::tt_metal::BufferImpl::create(tt::tt_metal::IDevice*, unsigned long)";
+    const MEMBERS: &str = "tt::tt_metal::distributed::MeshBuffer::initialize_device_buffers()";
+    const ON_MESH: &str =
+        "tt::tt_metal::distributed::MeshBuffer::create(tt::tt_metal::distributed::MeshDevice*)";
+
+    #[test]
+    fn a_tensors_buffer_and_its_members() {
+        for function in [
+            "tt::tt_metal::tensor_impl::allocate_device_buffer(tt::tt_metal::TensorSpec const&)",
+            "tt::tt_metal::create_device_tensor(tt::tt_metal::TensorSpec const&)",
+            "tt::tt_metal::allocate_mesh_tensor_on_device_with_topology(tt::tt_metal::TensorSpec)",
+        ] {
+            assert_eq!(origins(&[CREATE, ON_MESH, function])[0], Origin::Tensor);
+            assert_eq!(
+                origins(&[CREATE, MEMBERS, ON_MESH, function])[1],
+                Origin::MeshMember
+            );
+        }
+        assert_eq!(
+            origins(&[CREATE, ON_MESH])[1],
+            Origin::MeshMember,
+            "inlined"
+        );
+    }
+
+    #[test]
+    fn a_view() {
+        for function in [
+            "tt::tt_metal::Buffer::view(tt::tt_metal::BufferRegion const&)",
+            "tt::tt_metal::BufferImpl::view(tt::tt_metal::Buffer&, tt::tt_metal::BufferRegion const&)",
+        ] {
+            assert_eq!(origins(&[CREATE, function])[1], Origin::View);
+        }
+    }
+
+    #[test]
+    fn a_programs_binaries() {
+        for function in [
+            "tt::tt_metal::distributed::MeshWorkload::load_binaries(MeshCommandQueue&)",
+            "tt::tt_metal::distributed::MeshWorkloadImpl::load_binaries(MeshCommandQueue&)",
+            "tt::tt_metal::Program::allocate_kernel_bin_buf_on_device(tt::tt_metal::IDevice*)",
+            "tt::tt_metal::detail::ProgramImpl::allocate_kernel_bin_buf_on_device(IDevice*)",
+        ] {
+            assert_eq!(origins(&[CREATE, function]), [Origin::Program; 2]);
+            // On each member, too.
+            assert_eq!(
+                origins(&[CREATE, MEMBERS, ON_MESH, function])[1],
+                Origin::MeshMember
+            );
+        }
+    }
+
+    #[test]
+    fn a_trace() {
+        for function in [
+            "tt::tt_metal::distributed::MeshTrace::populate_mesh_buffer(MeshCommandQueue&)",
+            "tt::tt_metal::Trace::initialize_buffer()",
+            "tt::tt_metal::experimental::detail::CommandListBuilderImpl::allocate_and_commit() const",
+        ] {
+            assert_eq!(origins(&[CREATE, ON_MESH, function])[0], Origin::Trace);
+        }
+    }
+
+    #[test]
+    fn a_global_semaphore() {
+        for function in [
+            "tt::tt_metal::GlobalSemaphore::setup_buffer(unsigned int, BufferType)",
+            "tt::tt_metal::GlobalSemaphoreImpl::setup_buffer(std::optional<unsigned int>, BufferType)",
+        ] {
+            assert_eq!(origins(&[CREATE, ON_MESH, function])[0], Origin::Semaphore);
+        }
+    }
+
+    #[test]
+    fn a_global_circular_buffer() {
+        for function in [
+            "tt::tt_metal::experimental::GlobalCircularBuffer::setup_cb_buffers(BufferType)",
+            "tt::tt_metal::experimental::GlobalCircularBufferImpl::setup_cb_buffers(BufferType)",
+            "tt::tt_metal::experimental::CrossNodeDFB::setup_buffers(BufferType)",
+            "tt::tt_metal::experimental::CrossNodeDFB::allocate_config_buffer(BufferType)",
+        ] {
+            assert_eq!(
+                origins(&[CREATE, ON_MESH, function])[0],
+                Origin::GlobalCircularBuffer
+            );
+        }
+    }
+
+    #[test]
+    fn the_runtimes_own() {
+        for function in [
+            "tt::tt_metal::distributed::create_socket_config_buffer(SocketConfig const&)",
+            "tt::tt_metal::distributed::create_socket_data_buffer(SocketConfig const&)",
+            "tt::tt_metal::distributed::H2DSocket::init_config_buffer(MeshDevice const&)",
+            "tt::tt_metal::distributed::H2DSocket::init_data_buffer(MeshDevice const&, unsigned int)",
+            "tt::tt_metal::distributed::D2HSocket::init_config_buffer(MeshDevice const&)",
+            "tt::tt_metal::H2DStreamService::H2DStreamService(MeshDevice const&)",
+            "tt::tt_metal::D2HStreamService::D2HStreamService(MeshDevice const&)",
+        ] {
+            assert_eq!(origins(&[CREATE, ON_MESH, function])[0], Origin::System);
+        }
+    }
+
+    #[test]
+    fn an_operation_that_makes_a_program_makes_no_tensor_by_that() {
+        let functions = [
+            CREATE,
+            ON_MESH,
+            "tt::tt_metal::distributed::MeshWorkloadImpl::load_binaries(MeshCommandQueue&)",
+            "ttnn::add(ttnn::Tensor const&, ttnn::Tensor const&)",
+        ];
+        assert_eq!(origins(&functions)[0], Origin::Program);
+    }
+
+    #[test]
+    fn without_a_stack_the_type_of_memory_may_tell() {
+        let of = |buffer_type| BOTH.map(|ownership| origin(buffer_type, ownership, None));
+        assert_eq!(of(BufferType::Trace), [Origin::Trace, Origin::Unknown]);
+        assert_eq!(of(BufferType::SystemMemory), [Origin::System; 2]);
+        assert_eq!(of(BufferType::Dram), [Origin::Unknown; 2]);
+    }
+
+    #[test]
+    fn what_no_rule_knows_is_unknown() {
+        assert_eq!(origins(&[CREATE, ON_MESH, "main"])[0], Origin::Unknown);
+        assert_eq!(origins(&[]), [Origin::Unknown; 2]);
+        let python = Frame {
+            kind: FrameKind::Python,
+            ..native("MeshWorkload::load_binaries")
+        };
+        let stack = Stack {
+            frames: vec![python],
+            broken: None,
+        };
+        let known = origin(BufferType::Dram, Ownership::Owning, Some(&stack));
+        assert_eq!(known, Origin::Unknown);
+    }
+}

@@ -1,0 +1,348 @@
+//! Beneath a process's table: who allocated what. Each section stands there only if some stack does.
+
+use std::collections::BTreeMap;
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, TableStyle};
+
+use super::place::place;
+use super::words::{BOLD, bytes, count, duration, ids, number, printable, styled};
+use super::{Failure, Group, Peak, PlacedGroup, ProcessSummary, TableOptions};
+use crate::{
+    ledger::{BufferType, DeviceKind, FailedAllocation},
+    origin::Origin,
+    stack::StackId,
+};
+
+/// So many rows has a section.
+const MOST_ROWS: usize = 10;
+/// So many rows has each memory's peak.
+const MOST_OF_A_PEAK: usize = 3;
+
+/// One line of a section.
+#[derive(Default)]
+struct Row {
+    size: String,
+    count: String,
+    memory: String,
+    time: String,
+    place: String,
+}
+
+/// Puts the sections that have something to say.
+pub fn put_sections(text: &mut String, process: &ProcessSummary, options: TableOptions) {
+    let places = Places::new(process);
+    let ended = process.exited_at_ns.is_some();
+    let live = if ended { "Live at exit" } else { "Live" };
+    let within = match process.temporary.within {
+        0 => "with no other allocation in between".to_owned(),
+        within => format!(
+            "with at most {} in between",
+            count(within, "other allocation")
+        ),
+    };
+    for (title, rows) in [
+        (
+            "Out of memory: what was asked for".to_owned(),
+            failures(process, &places),
+        ),
+        (
+            format!("{live}: by whom, and for how long"),
+            leaks(process, &places),
+        ),
+        (
+            "Peak: who held it, and when".to_owned(),
+            peaks(process, &places),
+        ),
+        (
+            format!("Temporary: freed {within}"),
+            temporary(process, &places),
+        ),
+    ] {
+        if !rows.is_empty() {
+            let title = styled(&title, BOLD, options.colour);
+            text.push_str(&format!("\n {title}\n"));
+            for line in draw(rows, options).lines() {
+                text.push_str(line.trim_end());
+                text.push('\n');
+            }
+        }
+    }
+}
+
+/// What is live, by what it is for; `None` where no stack tells more than the table.
+pub fn held_for(process: &ProcessSummary) -> Option<String> {
+    let known = process
+        .origins
+        .iter()
+        .any(|total| total.origin != Origin::Unknown);
+    if process.stacks.is_empty() || !known {
+        return None;
+    }
+    let parts = process.origins.iter().map(|total| {
+        let what = match total.origin {
+            Origin::Tensor => "tensors",
+            Origin::Program => "programs",
+            Origin::Trace => "traces",
+            Origin::Semaphore => "semaphores",
+            Origin::GlobalCircularBuffer => "global circular buffers",
+            Origin::System => "the system",
+            Origin::View => "views",
+            Origin::MeshMember => "meshes' members",
+            Origin::Unknown => "unknown",
+        };
+        format!("{what} {}", bytes(total.live_bytes))
+    });
+    Some(parts.collect::<Vec<_>>().join(", "))
+}
+
+/// The line that tells at once that an allocation failed.
+pub fn out_of_memory(comm: &str, pid: u32, failed: &FailedAllocation) -> String {
+    let FailedAllocation { buffer, live, .. } = failed;
+    let device = device_name(buffer.device.kind, &[buffer.device.id]);
+    format!(
+        "out of memory: {} (pid {pid}) asked for {} of {} on {device}, where {} held {}",
+        printable(comm),
+        bytes(buffer.size),
+        buffer.buffer_type,
+        count(live.buffers, "buffer"),
+        bytes(live.bytes),
+    )
+}
+
+/// The stacks of a process in words.
+struct Places(BTreeMap<StackId, String>);
+
+impl Places {
+    fn new(process: &ProcessSummary) -> Self {
+        let stacks = process.stacks.iter();
+        Self(
+            stacks
+                .map(|stack| (stack.id, printable(&place(&stack.stack))))
+                .collect(),
+        )
+    }
+
+    /// Where a group was allocated, and what for unless that is a tensor.
+    fn of(&self, group: &Group) -> String {
+        if group.before_attach {
+            return "there before".to_owned();
+        }
+        self.of_stack(group.stack, group.origin)
+    }
+
+    fn of_stack(&self, stack: Option<StackId>, origin: Origin) -> String {
+        let place = stack.and_then(|id| self.0.get(&id));
+        let place = place.map_or("stack not captured", String::as_str);
+        match origin {
+            Origin::Tensor | Origin::Unknown => place.to_owned(),
+            origin => format!("{place} ({origin})"),
+        }
+    }
+}
+
+fn failures(process: &ProcessSummary, places: &Places) -> Vec<Row> {
+    // A program that tries again and again fails in one place.
+    let mut alike: Vec<(&Failure, u64)> = Vec::new();
+    let kind = |failure: &Failure| {
+        let memory = (failure.device_kind, failure.device_id, failure.buffer_type);
+        (memory, failure.size, failure.stack)
+    };
+    for failure in &process.failures {
+        match alike
+            .iter_mut()
+            .find(|(first, _)| kind(first) == kind(failure))
+        {
+            Some((_, times)) => *times += 1,
+            None => alike.push((failure, 1)),
+        }
+    }
+    if !alike.iter().any(|(failure, _)| failure.stack.is_some()) {
+        return Vec::new();
+    }
+    let mut rows: Vec<Row> = alike
+        .iter()
+        .take(MOST_ROWS)
+        .map(|(failure, times)| Row {
+            size: bytes(failure.size),
+            count: count(*times, "time"),
+            memory: memory(
+                failure.buffer_type,
+                &device_name(failure.device_kind, &[failure.device_id]),
+            ),
+            time: format!("at {}", duration(failure.at_ns.0)),
+            place: places.of_stack(failure.stack, failure.origin),
+        })
+        .collect();
+    if let Some(others) = alike.get(MOST_ROWS..).filter(|others| !others.is_empty()) {
+        rows.push(Row {
+            count: count(others.iter().map(|(_, times)| times).sum(), "time"),
+            place: "in other places".to_owned(),
+            ..Row::default()
+        });
+    }
+    rows
+}
+
+fn leaks(process: &ProcessSummary, places: &Places) -> Vec<Row> {
+    let leaks = &process.leaks;
+    if !leaks.iter().any(|leak| leak.placed.group.stack.is_some()) {
+        return Vec::new();
+    }
+    let shown = shown(leaks.len(), MOST_ROWS);
+    let mut rows: Vec<Row> = leaks
+        .iter()
+        .take(shown)
+        .map(|leak| Row {
+            time: leak.oldest_age_ns.map(duration).unwrap_or_default(),
+            ..placed_row(&leak.placed, places)
+        })
+        .collect();
+    let others = leaks.iter().skip(shown);
+    rows.extend(rest(others.map(|leak| &leak.placed.group)));
+    rows
+}
+
+fn temporary(process: &ProcessSummary, places: &Places) -> Vec<Row> {
+    let groups = &process.temporary.groups;
+    if !groups.iter().any(|placed| placed.group.stack.is_some()) {
+        return Vec::new();
+    }
+    let shown = shown(groups.len(), MOST_ROWS);
+    let mut rows: Vec<Row> = groups
+        .iter()
+        .take(shown)
+        .map(|placed| placed_row(placed, places))
+        .collect();
+    let others = groups.iter().skip(shown);
+    rows.extend(rest(others.map(|placed| &placed.group)));
+    rows
+}
+
+fn peaks(process: &ProcessSummary, places: &Places) -> Vec<Row> {
+    let captured = |peak: &Peak| peak.groups.iter().any(|group| group.stack.is_some());
+    if !process.peaks.iter().any(captured) {
+        return Vec::new();
+    }
+    let mut rows = Vec::new();
+    for (name, peak) in devices_peaks(process) {
+        let shown = shown(peak.groups.len(), MOST_OF_A_PEAK);
+        let (shown, others) = peak.groups.split_at(shown);
+        let mut of_peak: Vec<Row> = shown.iter().map(|group| row(group, places)).collect();
+        of_peak.extend(rest(others.iter()));
+        if let Some(first) = of_peak.first_mut() {
+            first.memory = memory(peak.buffer_type, &name);
+            first.time = format!("at {}", duration(peak.peak_at_ns.0));
+        }
+        rows.extend(of_peak);
+    }
+    rows
+}
+
+/// Each chip's peaks, those of chips that are alike once; and those of meshes whose chips aren't
+/// known: otherwise they are part of their chips'.
+fn devices_peaks(process: &ProcessSummary) -> Vec<(String, &Peak)> {
+    let mut chips: Vec<(Vec<u32>, &Peak)> = Vec::new();
+    let mut others = Vec::new();
+    for peak in &process.peaks {
+        let alike = |other: &Peak| {
+            (other.buffer_type, other.peak_bytes, &other.groups)
+                == (peak.buffer_type, peak.peak_bytes, &peak.groups)
+        };
+        let mut devices = process.devices.iter();
+        let device = devices.find(|d| (d.kind, d.id) == (peak.device_kind, peak.device_id));
+        if peak.device_kind == DeviceKind::Chip {
+            match chips.iter_mut().find(|(_, other)| alike(other)) {
+                Some((ids, _)) => ids.push(peak.device_id),
+                None => chips.push((vec![peak.device_id], peak)),
+            }
+        } else if device.is_none_or(|device| device.members.is_empty()) {
+            others.push((device_name(peak.device_kind, &[peak.device_id]), peak));
+        }
+    }
+    let chips = chips.into_iter();
+    chips
+        .map(|(ids, peak)| (device_name(DeviceKind::Chip, &ids), peak))
+        .chain(others)
+        .collect()
+}
+
+fn placed_row(placed: &PlacedGroup, places: &Places) -> Row {
+    let device = device_name(placed.device_kind, &[placed.device_id]);
+    Row {
+        memory: memory(placed.buffer_type, &device),
+        ..row(&placed.group, places)
+    }
+}
+
+fn row(group: &Group, places: &Places) -> Row {
+    Row {
+        size: bytes(group.bytes),
+        count: count(group.buffers, "buffer"),
+        place: places.of(group),
+        ..Row::default()
+    }
+}
+
+/// How many of so many groups have rows of their own: a single one left over would have a row anyway.
+fn shown(groups: usize, most: usize) -> usize {
+    if groups == most + 1 {
+        groups
+    } else {
+        most.min(groups)
+    }
+}
+
+/// One row for all that have none of their own.
+fn rest<'a>(groups: impl Iterator<Item = &'a Group>) -> Option<Row> {
+    let (mut number_of, mut buffers, mut size) = (0_u64, 0_u64, 0_u64);
+    for group in groups {
+        number_of += 1;
+        buffers = buffers.saturating_add(group.buffers);
+        size = size.saturating_add(group.bytes);
+    }
+    (number_of > 0).then(|| Row {
+        size: bytes(size),
+        count: count(buffers, "buffer"),
+        place: format!("in {} other places", number(number_of)),
+        ..Row::default()
+    })
+}
+
+/// `DRAM, chips 0-7`
+fn memory(buffer_type: BufferType, device: &str) -> String {
+    format!("{buffer_type}, {device}")
+}
+
+fn device_name(kind: DeviceKind, numbers: &[u32]) -> String {
+    let kind = match (kind, numbers) {
+        (DeviceKind::Mesh, _) => "mesh",
+        (DeviceKind::Chip, [_]) => "chip",
+        (DeviceKind::Chip, _) => "chips",
+    };
+    format!("{kind} {}", ids(numbers))
+}
+
+fn draw(rows: Vec<Row>, options: TableOptions) -> String {
+    let mut table = Table::new();
+    table.load_style(TableStyle::new()).force_no_tty();
+    match options.width {
+        Some(width) => table
+            .set_content_arrangement(ContentArrangement::Dynamic)
+            .set_width(width),
+        None => table.set_content_arrangement(ContentArrangement::Disabled),
+    };
+    for row in rows {
+        let Row {
+            size,
+            count,
+            memory,
+            time,
+            place,
+        } = row;
+        table.add_row([size, count, memory, time, place]);
+    }
+    for column in table.column_iter_mut().take(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table.to_string()
+}

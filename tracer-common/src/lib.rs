@@ -205,6 +205,16 @@ pub const STACK_PYTHON: u32 = 1;
 /// [`StackHeader::kind`]: bytes of the thread's stack.
 pub const STACK_NATIVE: u32 = 2;
 
+/// [`StackHeader::kind`]: a code object that was on a Python stack for the first time, as it was then:
+/// [`CODE_OBJECT_LEN`] bytes of it, whose address is `ip` and whose word is `sp`; then for each of
+/// [`PythonWalk::code_parts`] its address, how many bytes of it are there, and room for
+/// [`CODE_PART_LEN`].
+pub const STACK_CODE: u32 = 3;
+/// Bytes of a code object that are sent.
+pub const CODE_OBJECT_LEN: usize = 256;
+/// The most bytes of each of its parts: its file's name, its own, its line table.
+pub const CODE_PART_LEN: [usize; 3] = [320, 192, 1024];
+
 /// The most Python frames that are sent, the innermost ones.
 pub const MAX_PYTHON_FRAMES: usize = 128;
 /// The bytes of each: the block that [`PythonWalk`] names, then at [`PYTHON_CODE_AT`] a word of its code
@@ -236,7 +246,8 @@ pub struct PythonWalk {
     pub code: u32,
     /// In a code object, the word that is sent.
     pub code_word: u32,
-    pub reserved: u32,
+    /// In a code object, the pointers to the names and the line table.
+    pub code_parts: [u32; 3],
 }
 
 /// A header and one number: the register of a capture program that reads nothing, or what is told
@@ -339,7 +350,7 @@ pub const fn known_key(pid: u32, pointer: u64) -> u64 {
 /// Implemented only by `repr(C)` types without padding, for which every bit pattern is valid.
 pub unsafe trait Plain: Copy + 'static {}
 
-// SAFETY: `repr(C)`; a u64, then ten u32; no padding.
+// SAFETY: `repr(C)`; a u64, then twelve u32; no padding.
 unsafe impl Plain for PythonWalk {}
 
 // SAFETY: `repr(C)`; ten u32, then `Read`s of 4 × u16, 3 × u64 and an i64, then two u16 pairs and two

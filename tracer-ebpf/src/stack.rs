@@ -8,15 +8,16 @@ use aya_ebpf::{
     cty::c_void,
     helpers::{
         bpf_get_current_task,
-        generated::{bpf_probe_read_user, bpf_ringbuf_query},
+        generated::{bpf_loop, bpf_probe_read_user, bpf_ringbuf_query},
     },
     macros::map,
     maps::{HashMap, LruHashMap, RingBuf},
 };
 use tracer_common::{
-    HAS_STACK, Header, MAX_PROCESSES, MAX_PYTHON_FRAMES, MAX_STACK_LEN, PYTHON_CODE_AT,
-    PYTHON_FRAME_LEN, PythonWalk, STACK_NATIVE, STACK_OF_LEADER, STACK_PYTHON, STACK_SKIPPED,
-    StackHeader, counter, setting, stack, stacks,
+    CODE_OBJECT_LEN, CODE_PART_LEN, HAS_STACK, Header, MAX_PROCESSES, MAX_PYTHON_FRAMES,
+    MAX_STACK_LEN, PYTHON_CODE_AT, PYTHON_FRAME_LEN, PythonWalk, STACK_CODE, STACK_NATIVE,
+    STACK_OF_LEADER, STACK_PYTHON, STACK_SKIPPED, StackHeader, counter, known_key, setting, stack,
+    stacks,
 };
 
 use crate::{count, kernel, load_register, set_to};
@@ -49,8 +50,16 @@ struct Leader {
     left: u64,
 }
 
+/// The code objects that were sent, by `known_key`, with the word that tells one from another at the same
+/// address.
+#[map]
+static CODES: LruHashMap<u64, u64> = LruHashMap::with_max_entries(16384, 0);
+
+/// What is read of a part of a code object where all of it can't be.
+const SHORT_PART: u32 = 96;
+
 /// Threads of one interpreter that are looked through.
-const MAX_PYTHON_THREADS: usize = 64;
+const MAX_PYTHON_THREADS: u32 = 256;
 
 /// A stack is never farther from its beginning than that; nor is it larger (`ulimit -s`).
 const FAR: u64 = 64 << 20;
@@ -66,6 +75,22 @@ struct PythonStack {
 #[repr(C)]
 struct NativeStack<const LEN: usize> {
     header: StackHeader,
+    bytes: [u8; LEN],
+}
+
+#[repr(C)]
+struct CodeRecord {
+    header: StackHeader,
+    object: [u8; CODE_OBJECT_LEN],
+    file: Part<{ CODE_PART_LEN[0] }>,
+    name: Part<{ CODE_PART_LEN[1] }>,
+    lines: Part<{ CODE_PART_LEN[2] }>,
+}
+
+#[repr(C)]
+struct Part<const LEN: usize> {
+    address: u64,
+    len: u64,
     bytes: [u8; LEN],
 }
 
@@ -186,39 +211,128 @@ fn python(start: &mut StackHeader, fs_base: u64) -> bool {
     let Some(mut entry) = STACKS.reserve::<PythonStack>(0) else {
         return false;
     };
-    let record = entry.as_mut_ptr();
-    let len = walk.block_len & 0x7f;
-    let mut frames = 0;
-    // SAFETY: all writes stay within the record: `len` is at most 80, `previous` and `code` at most
-    // 0x78, behind which there is spare room.
-    unsafe {
-        for i in 0..MAX_PYTHON_FRAMES {
-            if frame == 0 {
-                break;
-            }
-            let slot = (&raw mut (*record).frames)
-                .cast::<u8>()
-                .add(i * PYTHON_FRAME_LEN);
-            let from = frame.wrapping_add(u64::from(walk.block)) as *const c_void;
-            if bpf_probe_read_user(slot.cast(), len, from) != 0 {
-                break;
-            }
-            let code = slot.add((walk.code & 0x78) as usize).cast::<u64>().read();
-            let word = user(code.wrapping_add(u64::from(walk.code_word)));
-            frame = slot
-                .add((walk.previous & 0x78) as usize)
-                .cast::<u64>()
-                .read();
-            slot.add(PYTHON_CODE_AT).cast::<u64>().write(word);
-            frames = i as u32 + 1;
-        }
-        start.kind = STACK_PYTHON;
-        start.count = frames;
-        start.end = frame;
-        (&raw mut (*record).header).write(*start);
-    }
+    let mut walking = Walking {
+        walk,
+        start,
+        record: entry.as_mut_ptr(),
+        frame,
+        frames: 0,
+    };
+    each::<Walking>(MAX_PYTHON_FRAMES as u32, next_frame, &mut walking);
+    let Walking { frame, frames, .. } = walking;
+    start.kind = STACK_PYTHON;
+    start.count = frames;
+    start.end = frame;
+    // SAFETY: within the record.
+    unsafe { (&raw mut (*entry.as_mut_ptr()).header).write(*start) };
     entry.submit(u64::from(BPF_RB_NO_WAKEUP));
     true
+}
+
+/// Calls `step` with 0, 1, … until it returns something else than 0, or `count` times (`bpf_loop`, Linux
+/// 5.17): the verifier follows it once, not once a round.
+#[inline(always)]
+fn each<T>(count: u32, step: unsafe extern "C" fn(u64, *mut T) -> i64, of: &mut T) {
+    // SAFETY: `step` is a function of this object, whose second argument is `of`.
+    unsafe { bpf_loop(count, step as *mut c_void, (&raw mut *of).cast(), 0) };
+}
+
+/// A walk over Python frames that goes on.
+struct Walking {
+    walk: *const PythonWalk,
+    start: *const StackHeader,
+    record: *mut PythonStack,
+    /// The next frame.
+    frame: u64,
+    frames: u32,
+}
+
+/// # Safety
+/// A callback of [`each`].
+unsafe extern "C" fn next_frame(index: u64, walking: *mut Walking) -> i64 {
+    let i = index as usize;
+    // SAFETY: `each` was called with it, and only this uses it meanwhile; all writes stay within the
+    // record: `len` is at most 0x7f, `previous` and `code` at most 0x78, behind which there is spare room.
+    unsafe {
+        let walking = &mut *walking;
+        let walk = &*walking.walk;
+        if i >= MAX_PYTHON_FRAMES || walking.frame == 0 {
+            return 1;
+        }
+        let slot = (&raw mut (*walking.record).frames)
+            .cast::<u8>()
+            .add(i * PYTHON_FRAME_LEN);
+        let from = walking.frame.wrapping_add(u64::from(walk.block)) as *const c_void;
+        if bpf_probe_read_user(slot.cast(), walk.block_len & 0x7f, from) != 0 {
+            return 1;
+        }
+        let code = slot.add((walk.code & 0x78) as usize).cast::<u64>().read();
+        let word = user(code.wrapping_add(u64::from(walk.code_word)));
+        walking.frame = slot
+            .add((walk.previous & 0x78) as usize)
+            .cast::<u64>()
+            .read();
+        slot.add(PYTHON_CODE_AT).cast::<u64>().write(word);
+        walking.frames = i as u32 + 1;
+        send_code(walk, &*walking.start, code, word);
+    }
+    0
+}
+
+/// Sends a code object as it is, unless it was sent before.
+#[inline(always)]
+fn send_code(walk: &PythonWalk, start: &StackHeader, code: u64, word: u64) {
+    let key = known_key(start.header.pid, code);
+    // SAFETY: read once, by value.
+    if unsafe { CODES.get(key) }.copied() == Some(word) {
+        return;
+    }
+    let Some(mut entry) = STACKS.reserve::<CodeRecord>(0) else {
+        return;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: all writes are within the record.
+    unsafe {
+        let object = (&raw mut (*record).object).cast();
+        let read = bpf_probe_read_user(object, CODE_OBJECT_LEN as u32, code as *const c_void);
+        (&raw mut (*record).header).write(StackHeader {
+            kind: STACK_CODE,
+            count: CODE_OBJECT_LEN as u32 * worked(read) as u32,
+            ip: code,
+            sp: word,
+            ..*start
+        });
+        let part = |i: usize| user(code.wrapping_add(u64::from(walk.code_parts[i])));
+        read_part(&raw mut (*record).file, part(0));
+        read_part(&raw mut (*record).name, part(1));
+        read_part(&raw mut (*record).lines, part(2));
+    }
+    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+    let _ = CODES.insert(key, word, 0);
+}
+
+/// 1 if a read worked, else 0: without a branch, of which the verifier would follow both ways.
+#[inline(always)]
+fn worked(result: i64) -> u64 {
+    !(result as u64) >> 63
+}
+
+/// # Safety
+/// `part` may be written to.
+#[inline(always)]
+unsafe fn read_part<const LEN: usize>(part: *mut Part<LEN>, address: u64) {
+    // SAFETY: the caller's promise; the helper checks the address.
+    unsafe {
+        let to = (&raw mut (*part).bytes).cast();
+        let from = address as *const c_void;
+        // Memory may end behind a short one; what fails leaves zeros.
+        let short = worked(bpf_probe_read_user(to, SHORT_PART, from));
+        let long = worked(bpf_probe_read_user(to, LEN as u32, from));
+        bpf_probe_read_user(to, SHORT_PART, from);
+        let len = long * (LEN as u64 - u64::from(SHORT_PART)) + short * u64::from(SHORT_PART);
+        (&raw mut (*part).address).write(address);
+        (&raw mut (*part).len).write(len);
+    }
 }
 
 /// The innermost frame of a Python thread, or 0.
@@ -241,18 +355,47 @@ fn python_thread(walk: &PythonWalk, tid: u32, fs_base: u64) -> u64 {
     {
         return known;
     }
-    let mut thread = user(walk.threads);
-    for _ in 0..MAX_PYTHON_THREADS {
+    let mut looking = Looking {
+        walk,
+        fs_base,
+        thread: user(walk.threads),
+    };
+    each::<Looking>(MAX_PYTHON_THREADS, next_thread, &mut looking);
+    if looking.thread != 0 {
+        let _ = PYTHON_THREADS.insert(tid, looking.thread, 0);
+    }
+    looking.thread
+}
+
+/// A look through the threads of an interpreter.
+struct Looking {
+    walk: *const PythonWalk,
+    fs_base: u64,
+    thread: u64,
+}
+
+/// # Safety
+/// A callback of [`each`].
+unsafe extern "C" fn next_thread(index: u64, looking: *mut Looking) -> i64 {
+    // SAFETY: `each` was called with it, and only this uses it meanwhile.
+    unsafe {
+        let looking = &mut *looking;
+        let walk = &*looking.walk;
+        let thread = looking.thread;
         if thread == 0 {
-            break;
+            return 1;
         }
+        let id = user(thread.wrapping_add(u64::from(walk.thread_id)));
         // A thread that is about to begin has its creator's number for a moment (CPython 3.10, 3.11), and
         // no frame.
-        if is_own(thread) && frame_of(walk, thread) != 0 {
-            let _ = PYTHON_THREADS.insert(tid, thread, 0);
-            return thread;
+        if id == looking.fs_base && frame_of(walk, thread) != 0 {
+            return 1;
         }
-        thread = user(thread.wrapping_add(u64::from(walk.next)));
+        let is_last = index + 1 == u64::from(MAX_PYTHON_THREADS);
+        looking.thread = match is_last {
+            true => 0,
+            false => user(thread.wrapping_add(u64::from(walk.next))),
+        };
     }
     0
 }

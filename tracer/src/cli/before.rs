@@ -84,6 +84,11 @@ impl Before {
         }
     }
 
+    /// A process was traced with this library from its start: there was nothing before.
+    pub fn needs_no_reading(&mut self, subject: &Subject) {
+        self.seen.insert((subject.file.pid, subject.file.file));
+    }
+
     fn read_next(&mut self, subject: Subject, places: Places) {
         self.held.insert(subject.file.pid);
         self.next.push(Wanted {

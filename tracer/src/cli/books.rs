@@ -288,6 +288,9 @@ impl Books {
             baseline.unknown_bytes += survey.unknown_bytes;
         }
         self.has_problems(pid, problems);
+        if found.by_search && buffers.is_empty() {
+            return;
+        }
         self.output.say(&format!(
             "process {pid} held {}{} from before, {}",
             match buffers.len() {

@@ -7,7 +7,9 @@ use tracer_common::{PYTHON_CODE_AT, PYTHON_FRAME_LEN, PythonWalk};
 
 use crate::{
     python::{CodeObject, Python, PythonError, RawFrame, Symbols},
+    replay::{ReadMemory, Unreadable},
     stack::{Frame, FrameKind},
+    stream::SentCode,
     target::{MappedCode, ProcessMemory},
 };
 
@@ -33,7 +35,12 @@ type SentFrame = (RawFrame, u64);
 pub struct PythonStacks {
     memory: ProcessMemory,
     interpreter: Option<Python>,
+    /// By address and word.
+    codes: HashMap<(u64, u64), CodeObject>,
     frames: HashMap<SentFrame, Option<Frame>>,
+    /// Those whose frames haven't been told yet: their code objects come behind them.
+    new: Vec<PythonStackId>,
+    sent: Vec<Vec<SentFrame>>,
     ids: HashMap<(Vec<SentFrame>, bool), PythonStackId>,
     stacks: Vec<PythonStack>,
 }
@@ -49,7 +56,10 @@ impl PythonStacks {
         Self {
             memory: ProcessMemory::of(pid),
             interpreter: None,
+            codes: HashMap::new(),
             frames: HashMap::new(),
+            new: Vec::new(),
+            sent: Vec::new(),
             ids: HashMap::new(),
             stacks: Vec::new(),
         }
@@ -85,7 +95,22 @@ impl PythonStacks {
         self.interpreter.is_some()
     }
 
-    /// The stack that a record's frames are. Must be called soon: the code of a frame may be freed.
+    /// Takes in a code object as it was when it was first on a stack.
+    pub fn code(&mut self, sent: &SentCode<'_>) {
+        let Some(python) = &self.interpreter else {
+            return;
+        };
+        let as_it_was = AsItWas {
+            parts: sent.parts,
+            now: &self.memory,
+        };
+        match CodeObject::read(&as_it_was, python, sent.address) {
+            Ok(code) => drop(self.codes.insert((sent.address, sent.word), code)),
+            Err(error) => tracing::debug!("a code object can't be told: {error}"),
+        }
+    }
+
+    /// The stack that a record's frames are.
     pub fn stack(&mut self, sent: &[u8], more: bool) -> Option<PythonStackId> {
         let python = self.interpreter.as_ref()?;
         let len = usize::from(python.walk.block_len);
@@ -115,24 +140,40 @@ impl PythonStacks {
         if let Some(id) = self.ids.get(&key) {
             return Some(*id);
         }
-        let mut groups = vec![Vec::new()];
-        for sent in &key.0 {
-            let frame = self
-                .frames
-                .entry(*sent)
-                .or_insert_with(|| understand(&self.memory, python, *sent));
-            if let (Some(group), Some(frame)) = (groups.last_mut(), frame) {
-                group.push(frame.clone());
-            }
-            if sent.0.is_boundary {
-                groups.push(Vec::new());
-            }
-        }
-        groups.pop_if(|last| last.is_empty());
         let id = PythonStackId(self.stacks.len() as u32);
-        self.stacks.push(PythonStack { groups, more });
+        self.stacks.push(PythonStack {
+            groups: Vec::new(),
+            more,
+        });
+        self.sent.push(key.0.clone());
+        self.new.push(id);
         self.ids.insert(key, id);
         Some(id)
+    }
+
+    /// Tells the frames of stacks that came in, once all records that go with them did.
+    pub fn settle(&mut self) {
+        let Some(python) = &self.interpreter else {
+            return;
+        };
+        for id in self.new.drain(..) {
+            let sent = std::mem::take(&mut self.sent[id.0 as usize]);
+            let mut groups = vec![Vec::new()];
+            for sent in sent {
+                let frame = self
+                    .frames
+                    .entry(sent)
+                    .or_insert_with(|| tell(&self.codes, &self.memory, python, sent));
+                if let (Some(group), Some(frame)) = (groups.last_mut(), frame) {
+                    group.push(frame.clone());
+                }
+                if sent.0.is_boundary {
+                    groups.push(Vec::new());
+                }
+            }
+            groups.pop_if(|last| last.is_empty());
+            self.stacks[id.0 as usize].groups = groups;
+        }
     }
 
     pub fn frames(&self, id: PythonStackId) -> Option<&PythonStack> {
@@ -141,15 +182,23 @@ impl PythonStacks {
 }
 
 /// A frame with its names; `None` for one that CPython doesn't show. What can't be told isn't.
-fn understand(memory: &ProcessMemory, python: &Python, (raw, word): SentFrame) -> Option<Frame> {
-    let code = CodeObject::read(memory, python, raw.code);
-    // Another one may have taken its place.
-    let witness = |code| CodeObject::witness(memory, &python.layout, code);
-    let is_same = || witness(raw.code).is_ok_and(|now| now == word);
-    let frame = code.and_then(|code| match is_same() {
-        true => code.frame(&raw),
-        false => Err(PythonError::Gone { code: raw.code }),
-    });
+fn tell(
+    codes: &HashMap<(u64, u64), CodeObject>,
+    memory: &ProcessMemory,
+    python: &Python,
+    (raw, word): SentFrame,
+) -> Option<Frame> {
+    let frame = match codes.get(&(raw.code, word)) {
+        Some(code) => code.frame(&raw),
+        // It was sent to another tracer's life, or there was no room. Another one may have taken its
+        // place since.
+        None => CodeObject::read(memory, python, raw.code).and_then(|code| {
+            match CodeObject::witness(memory, &python.layout, raw.code)? == word {
+                true => code.frame(&raw),
+                false => Err(PythonError::Gone { code: raw.code }),
+            }
+        }),
+    };
     frame.unwrap_or_else(|error| {
         tracing::debug!("a Python frame can't be told: {error}");
         Some(Frame {
@@ -161,6 +210,28 @@ fn understand(memory: &ProcessMemory, python: &Python, (raw, word): SentFrame) -
             offset: None,
         })
     })
+}
+
+/// A process's memory: some of it as it was, the rest as it is now.
+struct AsItWas<'a> {
+    parts: [(u64, &'a [u8]); 4],
+    now: &'a ProcessMemory,
+}
+
+impl ReadMemory for AsItWas<'_> {
+    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), Unreadable> {
+        for (start, part) in self.parts {
+            let at = address
+                .checked_sub(start)
+                .and_then(|at| usize::try_from(at).ok());
+            let was = at.and_then(|at| part.get(at..at.checked_add(bytes.len())?));
+            if let Some(was) = was {
+                bytes.copy_from_slice(was);
+                return Ok(());
+            }
+        }
+        self.now.read(address, bytes)
+    }
 }
 
 /// The walk as the kernel side takes it.
@@ -182,6 +253,6 @@ fn walk(python: &Python) -> Option<PythonWalk> {
         previous: walk.previous_in_block.into(),
         code: python.layout.code_in_block().into(),
         code_word: CodeObject::witness_offset(&python.layout).into(),
-        reserved: 0,
+        code_parts: CodeObject::part_offsets(&python.layout).map(u32::from),
     })
 }

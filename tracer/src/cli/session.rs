@@ -170,7 +170,10 @@ impl Session {
                     };
                     match attached {
                         Attached::Running => self.before.want(subject),
-                        Attached::Start => self.banks.want(subject),
+                        Attached::Start => {
+                            self.before.needs_no_reading(&subject);
+                            self.banks.want(subject);
+                        }
                     }
                     self.books
                         .has_library(pid, attached, library, traced.probes);
@@ -264,6 +267,7 @@ impl Session {
                 stacks.take(&record);
             }
         });
+        stacks.settle();
         for (decoded, point, stack) in records {
             match decoded {
                 Ok(Decoded::Memory(event)) => {

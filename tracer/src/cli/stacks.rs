@@ -106,11 +106,12 @@ impl Stacks {
             ..
         } = self;
         let process = &mut processes[number];
-        let pending = pending.entry(record.key).or_default();
         match &record.part {
             StackPart::Python { frames, more } => {
-                pending.python = process.python.stack(frames, *more);
+                let python = process.python.stack(frames, *more);
+                pending.entry(record.key).or_default().python = python;
             }
+            StackPart::Code(code) => process.python.code(code),
             StackPart::Native(snapshot) => {
                 if !process.is_mapped {
                     process.map(files);
@@ -120,8 +121,15 @@ impl Stacks {
                     process.map(files);
                     native = process.unwinder.unwind(files, snapshot);
                 }
-                pending.native = Some(native);
+                pending.entry(record.key).or_default().native = Some(native);
             }
+        }
+    }
+
+    /// All records that wait were taken in.
+    pub fn settle(&mut self) {
+        for process in &mut self.processes {
+            process.python.settle();
         }
     }
 

@@ -81,6 +81,17 @@ impl CodeObject {
         )?)
     }
 
+    /// Where in a code object the pointers to its file's name, its own name and its line table stand, in
+    /// bytes: what [`Self::read`] reads besides the object.
+    pub fn part_offsets(layout: &Layout) -> [u16; 3] {
+        let code = &layout.code;
+        [
+            code.file_name,
+            code.qualified_name.unwrap_or(code.name),
+            code.line_table,
+        ]
+    }
+
     /// The index of a frame's instruction, in code units of two bytes; -1 before the first. `None` if
     /// it lies before this code object's, or can't be one of them.
     pub fn index_of(&self, instruction: Instruction) -> Option<i64> {

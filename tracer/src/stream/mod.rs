@@ -9,5 +9,5 @@ mod witness;
 
 pub use decode::{DecodeError, Decoded, Stream, point};
 pub use plan::PlanError;
-pub use stack::{StackKey, StackPart, StackRecord, StackState, stack, stack_state};
+pub use stack::{SentCode, StackKey, StackPart, StackRecord, StackState, stack, stack_state};
 pub use witness::{Implausible, Witness};

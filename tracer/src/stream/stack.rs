@@ -1,8 +1,8 @@
 //! Records of the stacks' ring buffer.
 
 use tracer_common::{
-    HAS_STACK, PYTHON_FRAME_LEN, STACK_NATIVE, STACK_OF_LEADER, STACK_PYTHON, STACK_SKIPPED,
-    StackHeader,
+    CODE_OBJECT_LEN, CODE_PART_LEN, HAS_STACK, PYTHON_FRAME_LEN, STACK_CODE, STACK_NATIVE,
+    STACK_OF_LEADER, STACK_PYTHON, STACK_SKIPPED, StackHeader,
 };
 
 use super::decode::{number, read_header};
@@ -34,6 +34,18 @@ pub enum StackPart<'a> {
         more: bool,
     },
     Native(Snapshot<'a>),
+    /// A Python code object of one of the frames, as it was.
+    Code(SentCode<'a>),
+}
+
+/// A code object and its parts.
+#[derive(Clone, Copy, Debug)]
+pub struct SentCode<'a> {
+    pub address: u64,
+    /// The word that tells it from another at the same address.
+    pub word: u64,
+    /// Address and bytes of the object, the names and the line table, as much as was sent.
+    pub parts: [(u64, &'a [u8]); 4],
 }
 
 /// What a record of an event says of its stack.
@@ -79,6 +91,22 @@ pub fn stack(record: &[u8]) -> Option<StackRecord<'_>> {
             bp,
             bytes: rest.get(..count as usize)?,
         }),
+        STACK_CODE => {
+            let (object, mut rest) = rest.split_at_checked(CODE_OBJECT_LEN)?;
+            let mut parts = [(ip, object), (0, &[]), (0, &[]), (0, &[])];
+            for (part, room) in parts[1..].iter_mut().zip(CODE_PART_LEN) {
+                let (head, behind) = rest.split_at_checked(16)?;
+                let (bytes, behind) = behind.split_at_checked(room)?;
+                let len = usize::try_from(number(&head[8..])).ok()?;
+                *part = (number(&head[..8]), bytes.get(..len)?);
+                rest = behind;
+            }
+            StackPart::Code(SentCode {
+                address: ip,
+                word: sp,
+                parts,
+            })
+        }
         _ => return None,
     };
     Some(StackRecord {

@@ -100,9 +100,26 @@ pub struct Capture {
     pub known_by: u32,
     /// Not 0: a hit makes all known objects unknown.
     pub forget: u32,
-    pub reserved: u32,
+    /// A number of [`stack`]: whether to send along where the thread is, as far as
+    /// [`setting::STACKS`] wants it.
+    pub stack: u32,
     pub reads: [Read; MAX_READS],
     pub conditions: [Condition; MAX_CONDITIONS],
+    /// With [`stack::LEADER`] and [`stack::FOLLOWER`]: where in the workspace the word stands that tells
+    /// which followers are a leader's. A multiple of 8.
+    pub stack_word: u32,
+    pub reserved: u32,
+}
+
+/// Values of [`Capture::stack`].
+pub mod stack {
+    pub const NONE: u32 = 0;
+    pub const SENT: u32 = 1;
+    /// Sent; as many followers with the same word come next in the same thread as user space has said of
+    /// the object that [`Capture::known_by`](super::Capture::known_by) points to.
+    pub const LEADER: u32 = 2;
+    /// Sent, unless it is one of those: then it is its leader's.
+    pub const FOLLOWER: u32 = 3;
 }
 
 /// Numbers of x86-64's general registers, in the order of their encoding in machine code.
@@ -149,8 +166,77 @@ pub struct Header {
     pub tid: u32,
     /// Which probe point: [`Capture::point`], or one of the `POINT_` numbers.
     pub point: u32,
-    /// Bit i is set if read i failed (unmapped, or not paged in): its bytes are zero.
+    /// Bit i is set if read i failed (unmapped, or not paged in): its bytes are zero. Above them
+    /// [`HAS_STACK`] and [`STACK_SKIPPED`].
     pub faults: u32,
+}
+
+/// In [`Header::faults`]: stack records with the same time and thread have been sent before.
+pub const HAS_STACK: u32 = 1 << 31;
+/// In [`Header::faults`]: a stack was wanted, but its ring buffer is so full that only some are sent.
+pub const STACK_SKIPPED: u32 = 1 << 30;
+/// In [`Header::faults`]: the stack is that of the thread's last [`stack::LEADER`].
+pub const STACK_OF_LEADER: u32 = 1 << 29;
+const _: () = assert!(MAX_READS < 29);
+
+/// What a record of the stacks' ring buffer begins with. Behind it stand Python frames or bytes of
+/// the stack.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StackHeader {
+    /// That of the record whose stack it is, but for `faults`.
+    pub header: Header,
+    /// [`STACK_PYTHON`] or [`STACK_NATIVE`].
+    pub kind: u32,
+    /// How many Python frames, each in [`PYTHON_FRAME_LEN`] bytes; or how many bytes of the stack, from
+    /// `sp` on.
+    pub count: u32,
+    /// The instruction pointer, the stack pointer and `rbp`.
+    pub ip: u64,
+    pub sp: u64,
+    pub bp: u64,
+    /// Where the stack begins (it grows downwards): as far as it can be known, else 0. Of Python frames,
+    /// the address of the next frame that there was no room for, or 0.
+    pub end: u64,
+}
+
+/// [`StackHeader::kind`]: frames of a Python interpreter.
+pub const STACK_PYTHON: u32 = 1;
+/// [`StackHeader::kind`]: bytes of the thread's stack.
+pub const STACK_NATIVE: u32 = 2;
+
+/// The most Python frames that are sent, the innermost ones.
+pub const MAX_PYTHON_FRAMES: usize = 128;
+/// The bytes of each: the block that [`PythonWalk`] names, then at [`PYTHON_CODE_AT`] a word of its code
+/// object.
+pub const PYTHON_FRAME_LEN: usize = 88;
+pub const PYTHON_CODE_AT: usize = 80;
+
+/// The most bytes of a stack that are sent, the innermost ones.
+pub const MAX_STACK_LEN: usize = 64 << 10;
+
+/// How to walk the frames of a process's Python interpreter. Offsets in bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PythonWalk {
+    /// The address of the pointer to the first thread state. 0: there is no Python.
+    pub threads: u64,
+    /// Of a thread state: the next one; the thread's number (`pthread_self`, on x86-64 with glibc the
+    /// base of its `fs` segment); the current frame, or what leads to it.
+    pub next: u32,
+    pub thread_id: u32,
+    pub frame: u32,
+    /// Where the current frame stands in what `frame` points to; [`u32::MAX`]: `frame` is it already.
+    pub frame_deref: u32,
+    /// The part of a frame that is sent: where it begins, and its length, at most [`PYTHON_CODE_AT`].
+    pub block: u32,
+    pub block_len: u32,
+    /// In this block (multiples of 8): the caller's frame; the code object.
+    pub previous: u32,
+    pub code: u32,
+    /// In a code object, the word that is sent.
+    pub code_word: u32,
+    pub reserved: u32,
 }
 
 /// A header and one number: the register of a capture program that reads nothing, or what is told
@@ -168,7 +254,9 @@ pub mod counter {
     pub const LOST: u32 = 0;
     /// Children that there was no room for among the watched processes.
     pub const UNFOLLOWED: u32 = 1;
-    pub const COUNT: u32 = 2;
+    /// Stacks that were skipped because their ring buffer was too full.
+    pub const STACKS_SKIPPED: u32 = 2;
+    pub const COUNT: u32 = 3;
 }
 
 /// Indices into the kernel side's settings. An offset is that of a member in a structure of the
@@ -188,7 +276,26 @@ pub mod setting {
     pub const TASK_SIGNAL: u32 = 5;
     /// Of `live` in `struct signal_struct`.
     pub const SIGNAL_LIVE: u32 = 6;
-    pub const COUNT: u32 = 7;
+    /// What is sent of stacks: a number of [`stacks`](super::stacks).
+    pub const STACKS: u32 = 7;
+    /// So many bytes of stacks may wait before only some are sent.
+    pub const STACKS_FILLED: u32 = 8;
+    /// Of `thread.fsbase` in `struct task_struct`.
+    pub const TASK_FSBASE: u32 = 9;
+    /// Of `mm` in `struct task_struct`.
+    pub const TASK_MM: u32 = 10;
+    /// Of `start_stack` in `struct mm_struct`.
+    pub const MM_START_STACK: u32 = 11;
+    pub const COUNT: u32 = 12;
+}
+
+/// Values of [`setting::STACKS`].
+pub mod stacks {
+    pub const NONE: u64 = 0;
+    /// Python frames.
+    pub const PYTHON: u64 = 1;
+    /// Python frames, and the stack itself.
+    pub const FULL: u64 = 2;
 }
 
 /// Values of [`setting::RECORDING`].
@@ -219,11 +326,22 @@ const _: () = assert!(size_of::<Header>() == 24 && HEADER_AT.is_multiple_of(8));
 const _: () = assert!(BLOCK_AT <= 0x78 && MAX_READ_LEN <= 0x7f);
 const _: () = assert!(BLOCK_AT + 0x7f <= WORKSPACE_LEN && WORKSPACE_LEN.is_multiple_of(8));
 
+/// An object of a process in one word: its address without the low bits, in which objects that are
+/// larger don't differ (user addresses have 47 bits), and the process (22 bits).
+#[inline(always)]
+pub const fn known_key(pid: u32, pointer: u64) -> u64 {
+    (pointer >> 5) & ((1 << 42) - 1) | (pid as u64) << 42
+}
+
 /// Types that can be passed through a BPF map as they are.
 ///
 /// # Safety
 /// Implemented only by `repr(C)` types without padding, for which every bit pattern is valid.
 pub unsafe trait Plain: Copy + 'static {}
 
-// SAFETY: `repr(C)`; ten u32, then `Read`s of 4 × u16, 3 × u64 and an i64, then u16 pairs; no padding.
+// SAFETY: `repr(C)`; a u64, then ten u32; no padding.
+unsafe impl Plain for PythonWalk {}
+
+// SAFETY: `repr(C)`; ten u32, then `Read`s of 4 × u16, 3 × u64 and an i64, then two u16 pairs and two
+// u32; no padding.
 unsafe impl Plain for Capture {}

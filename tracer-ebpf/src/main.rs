@@ -7,10 +7,9 @@
 // For the atomic addition; the build allows it to this crate by name (RUSTC_BOOTSTRAP).
 #![feature(asm_experimental_arch)]
 
-use core::{
-    arch::asm,
-    mem::{MaybeUninit, offset_of},
-};
+mod stack;
+
+use core::{arch::asm, mem::MaybeUninit};
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -29,7 +28,7 @@ use aya_log_ebpf::warn;
 use tracer_common::{
     Capture, Condition, HEADER_AT, Header, KNOWN_AT, MAX_CAPTURES, MAX_KNOWN, MAX_PROCESSES,
     MAX_READS, POINT_EXEC, POINT_EXIT, POINT_FORK, POINT_LINKED, SENT_AT, Short, WORKSPACE_LEN,
-    counter, recording, register, reporting, setting,
+    counter, known_key, recording, register, reporting, setting,
 };
 
 /// Everything that happened, in order. User space sets the size.
@@ -143,12 +142,14 @@ macro_rules! load_register {
         let value: u64;
         // SAFETY: `$regs` is the context of a uprobe program; the field lies within it.
         unsafe {
-            asm!("{0} = *(u64 *)({1} + {2})", out(reg) value, in(reg) $regs,
-                const offset_of!(pt_regs, $field))
+            core::arch::asm!("{0} = *(u64 *)({1} + {2})", out(reg) value, in(reg) $regs,
+                const core::mem::offset_of!(aya_ebpf::bindings::pt_regs, $field))
         };
         value
     }};
 }
+
+pub(crate) use load_register;
 
 #[inline(always)]
 fn read_register(regs: *const pt_regs, number: u32) -> u64 {
@@ -234,7 +235,7 @@ pub fn capture(ctx: ProbeContext) -> u32 {
                 return 0;
             }
             // SAFETY: `at` is a multiple of 8 with 8 bytes of the workspace behind it.
-            let key = known_key(unsafe { data.add(at).cast::<u64>().read() });
+            let key = known_key(own_pid(), unsafe { data.add(at).cast::<u64>().read() });
             // SAFETY: the map holds aligned u64 and outlives the program.
             if KNOWN
                 .get_ptr_mut(key as u32 % MAX_KNOWN)
@@ -279,10 +280,25 @@ pub fn capture(ctx: ProbeContext) -> u32 {
     if faults != 0 {
         warn!(&ctx, "probe {}: reads failed: {:x}", program.point, faults);
     }
-    let header = Header {
+    let mut header = Header {
         faults,
         ..header(program.point)
     };
+    if program.stack != 0 {
+        // SAFETY: both are multiples of 8 with 8 bytes of the workspace behind them.
+        let [word, object] = [program.stack_word, program.known_by].map(|at| unsafe {
+            data.add((at as usize & 0xf8).min(WORKSPACE_LEN - 8))
+                .cast::<u64>()
+                .read()
+        });
+        header.faults |= stack::send(
+            ctx.regs,
+            &header,
+            program.stack,
+            word,
+            known_key(own_pid(), object),
+        );
+    }
     // SAFETY: the header has its own place in the workspace, aligned.
     unsafe { data.add(HEADER_AT).cast::<Header>().write(header) };
     let len = program.sent as usize + size_of::<Header>();
@@ -300,13 +316,6 @@ pub fn capture(ctx: ProbeContext) -> u32 {
         unsafe { known.write_volatile(unknown_key) };
     }
     0
-}
-
-/// An object of the current process in one word: its address without the low bits, in which objects
-/// that are larger don't differ (user addresses have 47 bits), and the process (22 bits).
-#[inline(always)]
-fn known_key(pointer: u64) -> u64 {
-    (pointer >> 5) & ((1 << 42) - 1) | u64::from(own_pid()) << 42
 }
 
 /// Makes a process's objects unknown.
@@ -357,6 +366,7 @@ pub fn linked(_ctx: ProbeContext) -> u32 {
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub fn executed(_ctx: RawTracePointContext) -> u32 {
     let pid = own_pid();
+    let _ = stack::PYTHONS.remove(pid);
     if set_to(setting::REPORTING) == reporting::DESCENDANTS
         && is_in(&WATCHED, pid)
         && HELD.insert(pid, 1, 0).is_err()
@@ -436,6 +446,11 @@ pub fn forked(ctx: RawTracePointContext) -> u32 {
             count(counter::UNFOLLOWED);
         }
     }
+    // Its interpreter is a copy of its parent's, at the same addresses.
+    // SAFETY: the entry is read once.
+    if let Some(walk) = unsafe { stack::PYTHONS.get(control.header.pid) } {
+        let _ = stack::PYTHONS.insert(pid, walk, 0);
+    }
     control.value = u64::from(pid);
     output_short(&control, BPF_RB_NO_WAKEUP);
     0
@@ -462,6 +477,7 @@ pub fn exited(ctx: RawTracePointContext) -> u32 {
         return 0;
     }
     let _ = HELD.remove(pid);
+    let _ = stack::PYTHONS.remove(pid);
     if WATCHED.remove(pid).is_err() && watched {
         return 0;
     }

@@ -2,9 +2,9 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{ArgGroup, Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
-use crate::ledger::Ledger;
+use crate::{ledger::Ledger, probe};
 
 /// Shows who holds Tenstorrent device memory, from outside.
 ///
@@ -95,6 +95,10 @@ pub struct Tracing {
     /// Room for events on their way from the kernel, such as 64MiB; what doesn't fit is counted
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = ring_size)]
     pub ring_size: u32,
+    /// What to capture of the stack of whoever makes a buffer: nothing, the Python frames, or also the
+    /// C++ below them
+    #[arg(long, value_enum, default_value_t = Stacks::Full)]
+    pub stacks: Stacks,
     /// Exit with code 8 if a process that ended held more than this until then (0 if not said, such as
     /// 64KiB), not counting what TT-Metal holds for itself: programs, traces, semaphores. `run` does so
     /// only where its command's own code is 0
@@ -110,6 +114,24 @@ pub struct Tracing {
     /// Count allocations as temporary that are freed with at most so many others in between
     #[arg(long, value_name = "N", default_value_t = Ledger::TEMPORARY)]
     pub temporary: u64,
+}
+
+/// How much is captured of a stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Stacks {
+    None,
+    Python,
+    Full,
+}
+
+impl From<Stacks> for probe::Stacks {
+    fn from(stacks: Stacks) -> Self {
+        match stacks {
+            Stacks::None => Self::None,
+            Stacks::Python => Self::Python,
+            Stacks::Full => Self::Full,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

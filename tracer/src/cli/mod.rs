@@ -11,11 +11,14 @@ mod failure;
 mod host;
 mod libraries;
 mod linker;
+mod meshes;
 mod output;
+mod python;
 mod reading;
 mod run;
 mod session;
 mod signals;
+mod stacks;
 
 use std::{io, process::ExitCode};
 

@@ -19,8 +19,10 @@ use super::{
     host,
     libraries::Libraries,
     linker::Linkers,
+    meshes::Meshes,
     output::Output,
     reading::Subject,
+    stacks::Stacks,
 };
 use crate::{
     ledger::{Event, EventKind, Exit, Nanoseconds},
@@ -45,6 +47,8 @@ pub struct Session {
     libraries: Libraries,
     before: Before,
     banks: Banks,
+    stacks: Stacks,
+    meshes: Meshes,
     stream: Stream,
     witness: Witness,
     started_at: SystemTime,
@@ -104,7 +108,7 @@ impl Session {
     /// # Errors
     /// When the kernel refuses.
     pub fn new(options: &Tracing, output: Output) -> Result<Self, Failure> {
-        let kernel = Kernel::load(options.ring_size)?;
+        let kernel = Kernel::load(options.ring_size, options.stacks.into())?;
         let started_ns = monotonic_ns();
         Ok(Self {
             kernel,
@@ -113,6 +117,8 @@ impl Session {
             libraries: Libraries::default(),
             before: Before::default(),
             banks: Banks::default(),
+            stacks: Stacks::new(options.stacks),
+            meshes: Meshes::default(),
             stream: Stream::new(started_ns),
             witness: Witness::default(),
             started_at: SystemTime::now(),
@@ -136,7 +142,11 @@ impl Session {
         stopped: bool,
     ) -> Result<bool, Failure> {
         let mut result = Ok(false);
-        for file in target::libraries(pid)? {
+        let files = target::libraries(pid)?;
+        if !files.is_empty() {
+            self.look_at_stacks_of(pid)?;
+        }
+        for file in files {
             let traced =
                 self.libraries
                     .trace(&mut self.kernel, &mut self.stream, &file, scope, self.clock);
@@ -172,6 +182,14 @@ impl Session {
         result
     }
 
+    /// Has the stacks of a process understood from now on.
+    fn look_at_stacks_of(&mut self, pid: u32) -> Result<(), Failure> {
+        if let Some(walk) = self.stacks.open(pid) {
+            self.kernel.walk_python(pid, walk)?;
+        }
+        Ok(())
+    }
+
     /// Fetches all records that wait, brings them into the books, and returns what processes did
     /// besides, in order.
     ///
@@ -180,6 +198,9 @@ impl Session {
     pub fn fetch(&mut self) -> Result<Vec<Deed>, Failure> {
         self.take_searched();
         self.before.start();
+        for pid in self.stacks.without_python() {
+            self.look_at_stacks_of(pid)?;
+        }
         let mut deeds = Vec::new();
         if self.drain(&mut deeds)? {
             // The record of a process's end may be among those that were lost.
@@ -224,77 +245,101 @@ impl Session {
             banks,
             began,
             libraries,
+            stacks,
+            meshes,
             undecodable,
             ..
         } = self;
         let mut unread = 0;
         let mut last = None;
         let mut implausible = None;
-        kernel.drain(|record| match stream.decode(record) {
-            Ok(Decoded::Memory(event)) => {
-                last = Some((event.pid, event.tid));
-                banks.look(&event);
-                if let Err(error) = witness.look(&event) {
-                    implausible.get_or_insert((event.pid, error));
-                }
-                // Its probe tells the library of a process that may have ended by now.
-                if books.is_unexplained(event.pid)
-                    && let Some(known) = stream::point(record).and_then(|at| libraries.of_point(at))
-                {
-                    let began = began.get(&event.pid);
-                    let from_start = began.is_some_and(|at| *at > known.since);
-                    let attached = if from_start {
-                        Attached::Start
-                    } else {
-                        Attached::Running
-                    };
-                    books.has_library(event.pid, attached, known.library.clone(), known.probes);
-                }
-                if let Some(event) = before.hold_back(event) {
-                    books.apply(&event);
-                }
-            }
-            Ok(Decoded::Life(event)) => {
-                match event.kind {
-                    EventKind::Fork { child } => {
-                        if let Some(at) = began.get(&event.pid).copied() {
-                            began.insert(child, at);
-                        } else {
-                            began.remove(&child);
-                        }
-                    }
-                    _ => drop(began.remove(&event.pid)),
-                }
-                if let Some(event) = before.hold_back(event) {
-                    books.apply(&event);
-                }
-                banks.look(&event);
-                if let EventKind::Exit(_) = event.kind {
-                    before.forget(event.pid);
-                    witness.forget(event.pid);
-                    deeds.push(Deed::of(event.pid, What::Ended, false));
-                }
-            }
-            Ok(Decoded::Executed { event, stopped }) => {
-                banks.look(&event);
-                before.forget(event.pid);
-                witness.forget(event.pid);
-                began.insert(event.pid, event.time);
-                if let Some(event) = before.hold_back(event) {
-                    books.apply(&event);
-                }
-                deeds.push(Deed::of(event.pid, What::Executed, stopped));
-            }
-            Ok(Decoded::Linked { pid, stopped }) => {
-                deeds.push(Deed::of(pid, What::Linked, stopped));
-            }
-            Err(error) => {
-                unread += 1;
-                if *undecodable + unread <= MOST_TOLD {
-                    tracing::warn!("a record can't be read and counts as lost: {error}");
-                }
+        // First all events, then the stacks: that of an event was sent before it.
+        let mut records = Vec::new();
+        kernel.drain(|record| {
+            let decoded = stream.decode(record);
+            records.push((decoded, stream::point(record), stream::stack_state(record)));
+        });
+        kernel.drain_stacks(|record| {
+            if let Some(record) = stream::stack(record) {
+                stacks.take(&record);
             }
         });
+        for (decoded, point, stack) in records {
+            match decoded {
+                Ok(Decoded::Memory(event)) => {
+                    let event = Event {
+                        stack: stacks.of(&event, stack),
+                        ..event
+                    };
+                    meshes.look(&event, stream, kernel, &books.ledger)?;
+                    last = Some((event.pid, event.tid));
+                    banks.look(&event);
+                    if let Err(error) = witness.look(&event) {
+                        implausible.get_or_insert((event.pid, error));
+                    }
+                    // Its probe tells the library of a process that may have ended by now.
+                    if books.is_unexplained(event.pid)
+                        && let Some(known) = point.and_then(|at| libraries.of_point(at))
+                    {
+                        let began = began.get(&event.pid);
+                        let from_start = began.is_some_and(|at| *at > known.since);
+                        let attached = if from_start {
+                            Attached::Start
+                        } else {
+                            Attached::Running
+                        };
+                        books.has_library(event.pid, attached, known.library.clone(), known.probes);
+                    }
+                    if let Some(event) = before.hold_back(event) {
+                        books.apply(&event);
+                    }
+                }
+                Ok(Decoded::Life(event)) => {
+                    match event.kind {
+                        EventKind::Fork { child } => {
+                            if let Some(at) = began.get(&event.pid).copied() {
+                                began.insert(child, at);
+                            } else {
+                                began.remove(&child);
+                            }
+                        }
+                        _ => drop(began.remove(&event.pid)),
+                    }
+                    if let Some(event) = before.hold_back(event) {
+                        books.apply(&event);
+                    }
+                    banks.look(&event);
+                    if let EventKind::Exit(_) = event.kind {
+                        before.forget(event.pid);
+                        witness.forget(event.pid);
+                        stacks.close(event.pid);
+                        meshes.forget(kernel, event.pid)?;
+                        deeds.push(Deed::of(event.pid, What::Ended, false));
+                    }
+                }
+                Ok(Decoded::Executed { event, stopped }) => {
+                    banks.look(&event);
+                    before.forget(event.pid);
+                    witness.forget(event.pid);
+                    stacks.close(event.pid);
+                    meshes.forget(kernel, event.pid)?;
+                    began.insert(event.pid, event.time);
+                    if let Some(event) = before.hold_back(event) {
+                        books.apply(&event);
+                    }
+                    deeds.push(Deed::of(event.pid, What::Executed, stopped));
+                }
+                Ok(Decoded::Linked { pid, stopped }) => {
+                    deeds.push(Deed::of(pid, What::Linked, stopped));
+                }
+                Err(error) => {
+                    unread += 1;
+                    if *undecodable + unread <= MOST_TOLD {
+                        tracing::warn!("a record can't be read and counts as lost: {error}");
+                    }
+                }
+            }
+        }
         self.undecodable += unread;
         let lost = self.kernel.lost()?;
         let newly = lost.saturating_sub(self.lost) + unread;
@@ -417,9 +462,13 @@ impl Session {
         let Closed {
             output,
             ledger,
-            facts: processes,
+            facts: mut processes,
             untraced,
         } = self.books.close();
+        let stacks = self.stacks.resolve();
+        for process in &mut processes {
+            process.stacks = stacks.get(&process.id.pid).cloned().unwrap_or_default();
+        }
         let facts = Facts {
             tool: Tool {
                 name: "tt-memtrace".into(),

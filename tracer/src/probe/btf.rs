@@ -17,6 +17,12 @@ pub struct Offsets {
     pub task_signal: u64,
     /// `signal_struct.live`: how many threads haven't ended.
     pub signal_live: u64,
+    /// `task_struct.thread.fsbase`: where a thread's own data lies, by x86-64's ABI.
+    pub task_fsbase: u64,
+    /// `task_struct.mm`: a process's memory.
+    pub task_mm: u64,
+    /// `mm_struct.start_stack`: where the first thread's stack began when the program did.
+    pub mm_start_stack: u64,
 }
 
 /// The offsets in the running kernel, or `None` where it doesn't describe itself.
@@ -29,6 +35,9 @@ pub fn offsets() -> Option<Offsets> {
         task_exit_code: task("exit_code")?,
         task_signal: task("signal")?,
         signal_live: offset(&btf, "signal_struct", "live")?,
+        task_fsbase: task("thread")? + offset(&btf, "thread_struct", "fsbase")?,
+        task_mm: task("mm")?,
+        mm_start_stack: offset(&btf, "mm_struct", "start_stack")?,
     })
 }
 
@@ -84,6 +93,9 @@ mod tests {
             task_exit_code,
             task_signal,
             signal_live,
+            task_fsbase,
+            task_mm,
+            mm_start_stack,
         } = offsets().expect("the members are there");
         for (offset, width) in [
             (task_pid, 4),
@@ -91,6 +103,9 @@ mod tests {
             (task_exit_code, 4),
             (task_signal, 8),
             (signal_live, 4),
+            (task_fsbase, 8),
+            (task_mm, 8),
+            (mm_start_stack, 8),
         ] {
             assert!(offset < 64 * 1024 && offset % width == 0, "{offset:#x}");
         }

@@ -14,7 +14,10 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use tokio::io::{Interest, unix::AsyncFd};
-use tracer_common::{Capture, MAX_CAPTURES, Plain, counter, recording, reporting, setting};
+use tracer_common::{
+    Capture, MAX_CAPTURES, Plain, PythonWalk, counter, known_key, recording, reporting, setting,
+    stacks,
+};
 
 use super::{ProbeError, btf};
 
@@ -61,6 +64,30 @@ pub enum Reporting {
     All,
 }
 
+/// What is captured of the stack of whoever makes a buffer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stacks {
+    #[default]
+    None,
+    /// The frames of its Python interpreter.
+    Python,
+    /// These, and the stack itself.
+    Full,
+}
+
+impl Stacks {
+    /// Room for those on their way to user space, in bytes: at 20,000 a second, some tenths of a second
+    /// even of deep ones.
+    fn ring_bytes(self) -> u32 {
+        match self {
+            // The least that there can be.
+            Self::None => 4096,
+            Self::Python => 32 << 20,
+            Self::Full => 128 << 20,
+        }
+    }
+}
+
 /// Probes that are on; dropping them takes them off.
 #[must_use = "probes come off when this is dropped"]
 #[derive(Default)]
@@ -95,6 +122,7 @@ impl Drop for AttachedProbes {
 pub struct Kernel {
     ebpf: Ebpf,
     events: AsyncFd<RingBuf<MapData>>,
+    stacks: RingBuf<MapData>,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
 }
 
@@ -104,9 +132,10 @@ impl Kernel {
     ///
     /// # Errors
     /// When the kernel refuses the object or a program.
-    pub fn load(ring_bytes: u32) -> Result<Self, ProbeError> {
+    pub fn load(ring_bytes: u32, stacks: Stacks) -> Result<Self, ProbeError> {
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("EVENTS", ring_bytes)
+            .map_max_entries("STACKS", stacks.ring_bytes())
             .load(OBJECT)
             .map_err(|source| ProbeError::Load {
                 source: Box::new(source),
@@ -118,18 +147,8 @@ impl Kernel {
                 None
             }
         };
-        let events = ebpf
-            .take_map("EVENTS")
-            .ok_or(ProbeError::Missing {
-                kind: "map",
-                name: "EVENTS",
-            })
-            .and_then(|map| {
-                RingBuf::try_from(map).map_err(|source| ProbeError::Map {
-                    map: "EVENTS",
-                    source,
-                })
-            })?;
+        let events = ring(&mut ebpf, "EVENTS")?;
+        let stack_ring = ring(&mut ebpf, "STACKS")?;
         // SAFETY: the map owns its descriptor, keeps it open and returns the same one until it is
         // dropped, which the `AsyncFd` that owns it does after it deregistered.
         let events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) }
@@ -137,6 +156,7 @@ impl Kernel {
         let mut kernel = Self {
             ebpf,
             events,
+            stacks: stack_ring,
             logger,
         };
         let btf::Offsets {
@@ -145,6 +165,9 @@ impl Kernel {
             task_exit_code,
             task_signal,
             signal_live,
+            task_fsbase,
+            task_mm,
+            mm_start_stack,
         } = btf::offsets().ok_or(ProbeError::NoTypes)?;
         for (index, offset) in [
             (setting::TASK_PID, task_pid),
@@ -152,9 +175,19 @@ impl Kernel {
             (setting::TASK_EXIT_CODE, task_exit_code),
             (setting::TASK_SIGNAL, task_signal),
             (setting::SIGNAL_LIVE, signal_live),
+            (setting::TASK_FSBASE, task_fsbase),
+            (setting::TASK_MM, task_mm),
+            (setting::MM_START_STACK, mm_start_stack),
         ] {
             kernel.set(index, offset)?;
         }
+        let wanted = match stacks {
+            Stacks::None => stacks::NONE,
+            Stacks::Python => stacks::PYTHON,
+            Stacks::Full => stacks::FULL,
+        };
+        kernel.set(setting::STACKS, wanted)?;
+        kernel.set(setting::STACKS_FILLED, u64::from(stacks.ring_bytes() / 2))?;
         for program in ["capture", "linked"] {
             let program_data: &mut UProbe = kernel.program(program)?;
             program_data
@@ -395,6 +428,53 @@ impl Kernel {
         }
     }
 
+    /// Gives every stack record that waits to `each`. Those of a record that [`Self::drain`] gave have
+    /// been sent before it.
+    pub fn drain_stacks(&mut self, mut each: impl FnMut(&[u8])) {
+        while let Some(item) = self.stacks.next() {
+            each(&item);
+        }
+    }
+
+    /// Stacks that were wanted and skipped so far, because too many waited.
+    pub fn stacks_skipped(&mut self) -> Result<u64, ProbeError> {
+        self.counter(counter::STACKS_SKIPPED)
+    }
+
+    /// Says how many followers each leader of an object of a process has (see `tracer_common::stack`).
+    pub fn lead(&mut self, pid: u32, object: u64, followers: u32) -> Result<(), ProbeError> {
+        let map = self.ebpf.map_mut("FOLLOWERS").ok_or(ProbeError::Missing {
+            kind: "map",
+            name: "FOLLOWERS",
+        })?;
+        HashMap::try_from(map)
+            .and_then(|mut map: HashMap<&mut MapData, u64, u32>| {
+                map.insert(known_key(pid, object), followers, 0)
+            })
+            .map_err(|source| ProbeError::Map {
+                map: "FOLLOWERS",
+                source,
+            })
+    }
+
+    /// Says how to walk the frames of a process's Python interpreter, until the process ends.
+    pub fn walk_python(&mut self, pid: u32, walk: PythonWalk) -> Result<(), ProbeError> {
+        let map = self.ebpf.map_mut("PYTHONS").ok_or(ProbeError::Missing {
+            kind: "map",
+            name: "PYTHONS",
+        })?;
+        HashMap::try_from(map)
+            .and_then(
+                |mut map: HashMap<&mut MapData, u32, MapValue<PythonWalk>>| {
+                    map.insert(pid, MapValue(walk), 0)
+                },
+            )
+            .map_err(|source| ProbeError::Map {
+                map: "PYTHONS",
+                source,
+            })
+    }
+
     /// Waits until the kernel side asks for attention: a control record was written. Plain records
     /// never do; they are for whoever drains on a timer.
     ///
@@ -405,6 +485,13 @@ impl Kernel {
         ready.clear_ready();
         Ok(())
     }
+}
+
+fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<RingBuf<MapData>, ProbeError> {
+    let map = ebpf
+        .take_map(name)
+        .ok_or(ProbeError::Missing { kind: "map", name })?;
+    RingBuf::try_from(map).map_err(|source| ProbeError::Map { map: name, source })
 }
 
 fn program_error(program: &'static str, source: aya::programs::ProgramError) -> ProbeError {

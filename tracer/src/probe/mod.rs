@@ -7,5 +7,5 @@ mod kernel;
 
 pub use error::ProbeError;
 pub use kernel::{
-    AttachedProbes, Kernel, Recording, Reporting, Scope, describes_types, supports_uprobes,
+    AttachedProbes, Kernel, Recording, Reporting, Scope, Stacks, describes_types, supports_uprobes,
 };

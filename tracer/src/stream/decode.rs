@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use thiserror::Error;
 use tracer_common::{
-    Capture, Header, POINT_EXEC, POINT_EXIT, POINT_FORK, POINT_LINKED, SENT_AT, Short,
+    Capture, Header, MAX_READS, POINT_EXEC, POINT_EXIT, POINT_FORK, POINT_LINKED, SENT_AT, Short,
 };
 
 use super::plan::{BufferPlan, Location, Plan, PlanError, plan};
@@ -15,6 +15,9 @@ use crate::{
         Nanoseconds, ObjectPointer, Ownership,
     },
 };
+
+/// The bits of [`Header::faults`] that stand for reads.
+const READS: u32 = (1 << MAX_READS) - 1;
 
 /// A record that says nothing that can be accounted for. Whoever meets one counts it as lost.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -150,7 +153,7 @@ impl Stream {
                     (_, len) if len == known.plan.capture.sent as usize => known.event(
                         &Fields {
                             sent,
-                            faults: header.faults,
+                            faults: header.faults & READS,
                         },
                         header.pid,
                         &mut self.devices,
@@ -166,6 +169,13 @@ impl Stream {
                 }))
             }
         }
+    }
+
+    /// Where a process has a device, as far as it is known.
+    pub fn pointers_to(&self, pid: u32, device: Device) -> impl Iterator<Item = u64> {
+        let all = self.devices.iter();
+        all.filter(move |((of, _), known)| *of == pid && **known == device)
+            .map(|((_, pointer), _)| *pointer)
     }
 
     /// A process's objects are gone.
@@ -291,7 +301,7 @@ pub fn point(record: &[u8]) -> Option<u32> {
 }
 
 /// A little-endian number of up to 8 bytes.
-fn number(bytes: &[u8]) -> u64 {
+pub(super) fn number(bytes: &[u8]) -> u64 {
     bytes
         .iter()
         .rev()
@@ -299,7 +309,7 @@ fn number(bytes: &[u8]) -> u64 {
         .fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
 
-fn read_header(record: &[u8]) -> Option<Header> {
+pub(super) fn read_header(record: &[u8]) -> Option<Header> {
     let bytes = record.get(..size_of::<Header>())?;
     let u32_at = |at: usize| number(&bytes[at..at + 4]) as u32;
     Some(Header {

@@ -2,10 +2,12 @@
 
 mod decode;
 mod plan;
+mod stack;
 #[cfg(test)]
 mod tests;
 mod witness;
 
 pub use decode::{DecodeError, Decoded, Stream, point};
 pub use plan::PlanError;
+pub use stack::{StackKey, StackPart, StackRecord, StackState, stack, stack_state};
 pub use witness::{Implausible, Witness};

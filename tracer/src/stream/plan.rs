@@ -3,7 +3,7 @@
 use thiserror::Error;
 use tracer_common::{
     BLOCK_AT, Capture, Condition, KNOWN_AT, MAX_CONDITIONS, MAX_READ_LEN, MAX_READS, Read, SENT_AT,
-    register,
+    register, stack,
 };
 
 use crate::abi::{Abi, FieldPath, Holder, Point, PointKind};
@@ -96,6 +96,17 @@ pub fn plan(abi: &Abi, point: &Point, number: u32) -> Result<Plan, PlanError> {
             Some(planner.buffer(abi, object)?)
         }
     };
+    if let Some(buffer) = &buffer {
+        // Who frees is of no account; a failed allocation is told by its buffer's end. A mesh's buffer
+        // is followed by one for each member, at the same address.
+        let is_word = buffer.address.at.is_multiple_of(8) && buffer.address.width == 8;
+        planner.capture.stack = match point.kind {
+            PointKind::Allocate if is_word => stack::LEADER,
+            PointKind::Create if is_word => stack::FOLLOWER,
+            _ => stack::SENT,
+        };
+        planner.capture.stack_word = buffer.address.at as u32;
+    }
     Ok(Plan {
         capture: planner.capture,
         object,

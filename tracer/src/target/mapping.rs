@@ -83,13 +83,9 @@ impl MappedFile {
         if map.offset != 0 || map.inode == 0 {
             return None;
         }
-        let path = listed
-            .to_str()
-            .and_then(|path| path.strip_suffix(DELETED))
-            .map_or_else(|| listed.clone(), PathBuf::from);
         Some(Self {
             pid,
-            path,
+            path: without_deleted(listed),
             listed: listed.clone(),
             file: FileId::of(map),
             start: map.address.0,
@@ -189,6 +185,77 @@ pub fn libraries(pid: u32) -> Result<Vec<MappedFile>, TargetError> {
         }
     }
     Ok(found.into_iter().map(MappedFile::identified).collect())
+}
+
+/// Part of a file that a process has mapped for execution.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MappedCode {
+    pub start: u64,
+    pub end: u64,
+    /// What stands at `start`, in the file.
+    pub file_offset: u64,
+    /// Where the file's first byte is mapped; `None` if it isn't.
+    pub first_byte: Option<u64>,
+    /// The path as the process sees it.
+    pub path: PathBuf,
+    pub file: FileId,
+    opened_by: MappedFile,
+}
+
+impl MappedCode {
+    /// Opens the very file that is mapped.
+    ///
+    /// # Errors
+    /// When it can't be read, or the process has ended.
+    pub fn open(&self) -> io::Result<fs::File> {
+        fs::File::open(self.opened_by.open_path())
+    }
+}
+
+/// All code that a process has mapped from files.
+///
+/// # Errors
+/// Like [`libraries`].
+pub fn code(pid: u32) -> Result<Vec<MappedCode>, TargetError> {
+    let maps = maps(pid)?;
+    let code = maps
+        .iter()
+        .filter(|map| map.perms.contains(MMPermissions::EXECUTE) && map.inode != 0);
+    Ok(code
+        .filter_map(|map| {
+            let MMapPath::Path(listed) = &map.pathname else {
+                return None;
+            };
+            let file = MappedFile {
+                pid,
+                path: without_deleted(listed),
+                listed: listed.clone(),
+                file: FileId::of(map),
+                start: map.address.0,
+                range: map.address,
+            };
+            Some(MappedCode {
+                start: map.address.0,
+                end: map.address.1,
+                file_offset: map.offset,
+                first_byte: maps
+                    .iter()
+                    .find(|first| first.offset == 0 && FileId::of(first) == file.file)
+                    .map(|first| first.address.0),
+                path: file.path.clone(),
+                file: file.file,
+                opened_by: file,
+            })
+        })
+        .collect())
+}
+
+/// A path without what the kernel says of a file that is gone.
+fn without_deleted(listed: &Path) -> PathBuf {
+    listed
+        .to_str()
+        .and_then(|path| path.strip_suffix(DELETED))
+        .map_or_else(|| listed.to_owned(), PathBuf::from)
 }
 
 /// Whether a process has a TT-Metal library mapped.

@@ -12,7 +12,8 @@ mod search;
 pub use error::TargetError;
 pub use find::{Candidate, candidates, find_by_name};
 pub use mapping::{
-    FileId, LIBRARY, MappedFile, dynamic_linker, is_loaded, libraries, wheel_release,
+    FileId, LIBRARY, MappedCode, MappedFile, code, dynamic_linker, is_loaded, libraries,
+    wheel_release,
 };
 pub use memory::ProcessMemory;
 

@@ -1,6 +1,10 @@
 //! Stacks as a person reads them: Python frames and C++ frames in one list.
 
+mod merge;
+
 use serde::Serialize;
+
+pub use merge::{NativeFrame, merge};
 
 /// A stack of one process; equal stacks have one id. What it stands for is a [`Stack`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

@@ -1,0 +1,303 @@
+//! Where a thread is: the frames of its Python interpreter, and its stack as it is.
+//!
+//! Both go into a ring buffer of their own, so that no event is ever lost for the sake of a stack, and
+//! before the event's record: whoever has that finds them there.
+
+use aya_ebpf::{
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_NO_WAKEUP, pt_regs},
+    cty::c_void,
+    helpers::{
+        bpf_get_current_task,
+        generated::{bpf_probe_read_user, bpf_ringbuf_query},
+    },
+    macros::map,
+    maps::{HashMap, LruHashMap, RingBuf},
+};
+use tracer_common::{
+    HAS_STACK, Header, MAX_PROCESSES, MAX_PYTHON_FRAMES, MAX_STACK_LEN, PYTHON_CODE_AT,
+    PYTHON_FRAME_LEN, PythonWalk, STACK_NATIVE, STACK_OF_LEADER, STACK_PYTHON, STACK_SKIPPED,
+    StackHeader, counter, setting, stack, stacks,
+};
+
+use crate::{count, kernel, load_register, set_to};
+
+/// The stacks. User space sets the size.
+#[map]
+static STACKS: RingBuf = RingBuf::with_byte_size(32 * 1024 * 1024, 0);
+
+/// How to walk the frames of each process's Python interpreter.
+#[map]
+pub static PYTHONS: HashMap<u32, PythonWalk> = HashMap::with_max_entries(MAX_PROCESSES, 0);
+
+/// The Python thread state of each thread, as it was found last.
+#[map]
+static PYTHON_THREADS: LruHashMap<u32, u64> = LruHashMap::with_max_entries(4096, 0);
+
+/// How many followers each leader of an object has: see `tracer_common::stack`. By `known_key`.
+#[map]
+pub static FOLLOWERS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(4096, 0);
+
+/// The last leader of each thread.
+#[map]
+static LEADERS: LruHashMap<u32, Leader> = LruHashMap::with_max_entries(4096, 0);
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Leader {
+    word: u64,
+    /// Followers that are still to come.
+    left: u64,
+}
+
+/// Threads of one interpreter that are looked through.
+const MAX_PYTHON_THREADS: usize = 64;
+
+/// A stack is never farther from its beginning than that; nor is it larger (`ulimit -s`).
+const FAR: u64 = 64 << 20;
+
+#[repr(C)]
+struct PythonStack {
+    header: StackHeader,
+    frames: [[u64; PYTHON_FRAME_LEN / 8]; MAX_PYTHON_FRAMES],
+    /// The verifier allows for a frame's `previous` to stand here.
+    spare: [u64; 16],
+}
+
+#[repr(C)]
+struct NativeStack<const LEN: usize> {
+    header: StackHeader,
+    bytes: [u8; LEN],
+}
+
+/// A word of the target's memory; 0 where there is none.
+#[inline(always)]
+fn user(address: u64) -> u64 {
+    let mut value = 0u64;
+    // SAFETY: the helper checks the address; a failed read leaves zeros.
+    unsafe { bpf_probe_read_user((&raw mut value).cast(), 8, address as *const c_void) };
+    value
+}
+
+/// Sends what is wanted of the current thread's stack, and returns what goes into the event's
+/// [`Header::faults`]. `word` and `object`: see `tracer_common::stack`.
+#[inline(always)]
+pub fn send(regs: *const pt_regs, header: &Header, kind: u32, word: u64, object: u64) -> u32 {
+    let wanted = set_to(setting::STACKS);
+    if wanted == stacks::NONE {
+        return 0;
+    }
+    match kind {
+        stack::FOLLOWER => {
+            if let Some(leader) = LEADERS.get_ptr_mut(header.tid) {
+                // SAFETY: only this thread uses its entry.
+                unsafe {
+                    if (*leader).word == word && (*leader).left > 0 {
+                        (*leader).left -= 1;
+                        return STACK_OF_LEADER;
+                    }
+                }
+            }
+        }
+        stack::LEADER => {
+            // SAFETY: read once, by value.
+            let left = unsafe { FOLLOWERS.get(object) }
+                .copied()
+                .unwrap_or_default();
+            if left > 0 {
+                let leader = Leader {
+                    word,
+                    left: u64::from(left),
+                };
+                let _ = LEADERS.insert(header.tid, leader, 0);
+            }
+        }
+        _ => {}
+    }
+    // SAFETY: the map is a ring buffer.
+    let filled = unsafe {
+        bpf_ringbuf_query(
+            (&raw const STACKS).cast_mut().cast(),
+            u64::from(BPF_RB_AVAIL_DATA),
+        )
+    };
+    // When user space can't keep up, one of sixteen: better that than all of one moment and none of
+    // another.
+    if filled > set_to(setting::STACKS_FILLED) && header.time_ns >> 6 & 15 != 0 {
+        count(counter::STACKS_SKIPPED);
+        return STACK_SKIPPED;
+    }
+    let mut start = StackHeader {
+        header: *header,
+        kind: 0,
+        count: 0,
+        ip: load_register!(regs, rip),
+        sp: load_register!(regs, rsp),
+        bp: load_register!(regs, rbp),
+        end: 0,
+    };
+    // SAFETY: the helper has no preconditions.
+    let task = unsafe { bpf_get_current_task() };
+    let fs_base: u64 = kernel(task, setting::TASK_FSBASE).unwrap_or_default();
+    let mut sent = python(&mut start, fs_base);
+    if wanted == stacks::FULL {
+        start.end = stack_end(task, fs_base, start.sp);
+        sent &= native(&mut start);
+    }
+    if sent {
+        return HAS_STACK;
+    }
+    count(counter::STACKS_SKIPPED);
+    STACK_SKIPPED
+}
+
+/// Where the thread's stack begins, if that is known.
+#[inline(always)]
+fn stack_end(task: u64, fs_base: u64, sp: u64) -> u64 {
+    let main: u64 = kernel::<u64>(task, setting::TASK_MM)
+        .and_then(|mm| kernel(mm, setting::MM_START_STACK))
+        .unwrap_or_default();
+    if main.wrapping_sub(sp) < FAR {
+        // The word that the program begins with: how many arguments it has.
+        return main + 8;
+    }
+    // A thread's `struct pthread`, whose address `fs` has, lies at the top of its stack.
+    if fs_base.wrapping_sub(sp) < FAR {
+        fs_base
+    } else {
+        0
+    }
+}
+
+/// Sends the Python frames. False when there is no room.
+#[inline(always)]
+fn python(start: &mut StackHeader, fs_base: u64) -> bool {
+    // SAFETY: the entry is read once, by value; whoever changes it writes it whole.
+    let Some(walk) = (unsafe { PYTHONS.get(start.header.pid) }) else {
+        return true;
+    };
+    let thread = python_thread(walk, start.header.tid, fs_base);
+    if thread == 0 {
+        return true;
+    }
+    let mut frame = frame_of(walk, thread);
+    if frame == 0 {
+        return true;
+    }
+    let Some(mut entry) = STACKS.reserve::<PythonStack>(0) else {
+        return false;
+    };
+    let record = entry.as_mut_ptr();
+    let len = walk.block_len & 0x7f;
+    let mut frames = 0;
+    // SAFETY: all writes stay within the record: `len` is at most 80, `previous` and `code` at most
+    // 0x78, behind which there is spare room.
+    unsafe {
+        for i in 0..MAX_PYTHON_FRAMES {
+            if frame == 0 {
+                break;
+            }
+            let slot = (&raw mut (*record).frames)
+                .cast::<u8>()
+                .add(i * PYTHON_FRAME_LEN);
+            let from = frame.wrapping_add(u64::from(walk.block)) as *const c_void;
+            if bpf_probe_read_user(slot.cast(), len, from) != 0 {
+                break;
+            }
+            let code = slot.add((walk.code & 0x78) as usize).cast::<u64>().read();
+            let word = user(code.wrapping_add(u64::from(walk.code_word)));
+            frame = slot
+                .add((walk.previous & 0x78) as usize)
+                .cast::<u64>()
+                .read();
+            slot.add(PYTHON_CODE_AT).cast::<u64>().write(word);
+            frames = i as u32 + 1;
+        }
+        start.kind = STACK_PYTHON;
+        start.count = frames;
+        start.end = frame;
+        (&raw mut (*record).header).write(*start);
+    }
+    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+    true
+}
+
+/// The innermost frame of a Python thread, or 0.
+#[inline(always)]
+fn frame_of(walk: &PythonWalk, thread: u64) -> u64 {
+    let frame = user(thread.wrapping_add(u64::from(walk.frame)));
+    if walk.frame_deref == u32::MAX || frame == 0 {
+        return frame;
+    }
+    user(frame.wrapping_add(u64::from(walk.frame_deref)))
+}
+
+/// The thread's Python thread state, or 0.
+#[inline(always)]
+fn python_thread(walk: &PythonWalk, tid: u32, fs_base: u64) -> u64 {
+    let is_own = |thread: u64| user(thread.wrapping_add(u64::from(walk.thread_id))) == fs_base;
+    // SAFETY: read once, by value.
+    if let Some(known) = unsafe { PYTHON_THREADS.get(tid) }.copied()
+        && is_own(known)
+    {
+        return known;
+    }
+    let mut thread = user(walk.threads);
+    for _ in 0..MAX_PYTHON_THREADS {
+        if thread == 0 {
+            break;
+        }
+        // A thread that is about to begin has its creator's number for a moment (CPython 3.10, 3.11), and
+        // no frame.
+        if is_own(thread) && frame_of(walk, thread) != 0 {
+            let _ = PYTHON_THREADS.insert(tid, thread, 0);
+            return thread;
+        }
+        thread = user(thread.wrapping_add(u64::from(walk.next)));
+    }
+    0
+}
+
+/// Sends the stack as it is. False when there is no room.
+#[inline(always)]
+fn native(start: &mut StackHeader) -> bool {
+    let mut len = start.end.wrapping_sub(start.sp);
+    if start.end == 0 || len > MAX_STACK_LEN as u64 {
+        len = MAX_STACK_LEN as u64;
+    }
+    if len <= 8 << 10 {
+        copy::<{ 8 << 10 }>(start, len)
+    } else if len <= 16 << 10 {
+        copy::<{ 16 << 10 }>(start, len)
+    } else if len <= 32 << 10 {
+        copy::<{ 32 << 10 }>(start, len)
+    } else {
+        copy::<MAX_STACK_LEN>(start, len)
+    }
+}
+
+#[inline(always)]
+fn copy<const LEN: usize>(start: &mut StackHeader, len: u64) -> bool {
+    let Some(mut entry) = STACKS.reserve::<NativeStack<LEN>>(0) else {
+        return false;
+    };
+    let record = entry.as_mut_ptr();
+    // A mask, for the verifier: 1 to LEN.
+    let mut len = (len as u32).wrapping_sub(1) & (LEN as u32 - 1);
+    // SAFETY: `len` + 1 bytes are within the record.
+    unsafe {
+        let to = (&raw mut (*record).bytes).cast();
+        if bpf_probe_read_user(to, len + 1, start.sp as *const c_void) != 0 {
+            // Part of it isn't there; what is on the innermost page is.
+            len = 4095 - (start.sp as u32 & 4095);
+            if bpf_probe_read_user(to, len + 1, start.sp as *const c_void) != 0 {
+                entry.discard(u64::from(BPF_RB_NO_WAKEUP));
+                return true;
+            }
+        }
+        start.kind = STACK_NATIVE;
+        start.count = len + 1;
+        (&raw mut (*record).header).write(*start);
+    }
+    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+    true
+}

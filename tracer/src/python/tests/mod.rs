@@ -1,0 +1,5 @@
+mod frames;
+mod line_tables;
+mod live;
+mod memory;
+mod objects;

@@ -1,0 +1,58 @@
+//! Names of the functions in a file of code.
+
+use object::{Object as _, ObjectSymbol as _, ReadRef, SymbolKind};
+
+use super::CodeError;
+
+/// The functions of a file of code, by address.
+#[derive(Debug, Default)]
+pub struct Symbols(Vec<Symbol>);
+
+#[derive(Debug)]
+struct Symbol {
+    address: u64,
+    size: u64,
+    name: String,
+}
+
+impl Symbols {
+    /// Reads those that the file defines.
+    ///
+    /// # Errors
+    /// When it is no ELF file.
+    pub fn read<'d>(data: impl ReadRef<'d>) -> Result<Self, CodeError> {
+        let file = object::File::parse(data)?;
+        let mut symbols: Vec<Symbol> = file
+            .symbols()
+            .chain(file.dynamic_symbols())
+            .filter(|symbol| symbol.is_definition() && symbol.kind() == SymbolKind::Text)
+            .filter_map(|symbol| {
+                Some(Symbol {
+                    address: symbol.address(),
+                    size: symbol.size(),
+                    name: symbol.name().ok()?.to_owned(),
+                })
+            })
+            .collect();
+        // Where several names mean the same, the first, so that it is the same one each time.
+        symbols.sort_by(|a, b| (b.address, &a.name).cmp(&(a.address, &b.name)));
+        symbols.dedup_by_key(|symbol| symbol.address);
+        symbols.reverse();
+        Ok(Self(symbols))
+    }
+
+    /// The mangled name of the function that an address lies in. Between functions that are known
+    /// there is none: whatever lies there is another.
+    pub fn name(&self, address: u64) -> Option<&str> {
+        let behind = self.0.partition_point(|symbol| symbol.address <= address);
+        let symbol = self.0.get(behind.checked_sub(1)?)?;
+        (address - symbol.address < symbol.size).then_some(symbol.name.as_str())
+    }
+
+    /// A name as a person reads it.
+    pub fn demangled(name: &str) -> String {
+        let symbol = cpp_demangle::Symbol::new(name).ok();
+        let demangled = symbol.and_then(|symbol| symbol.demangle().ok());
+        demangled.unwrap_or_else(|| name.to_owned())
+    }
+}

@@ -2,8 +2,9 @@
 //!
 //! The rules name those functions of TT-Metal that create buffers. They were read from its sources and
 //! held against the calls of `Buffer::create`, `BufferImpl::create` and `MeshBuffer::create` in the
-//! machine code of the releases 0.62.2, 0.66.0, 0.77.0, 0.79.0 and 0.81.1: none of those functions
-//! calls another one of them, so where one is on the stack, its kind of buffer is being made.
+//! machine code of the releases 0.62.2, 0.66.0, 0.77.0, 0.79.0 and 0.81.1, and of `_ttnncpp.so` where
+//! that was at hand. What one of them makes on its way (a chip's share, a view to write through) is
+//! non-owning and has rules of its own, so for the rest it counts that one of them is on the stack.
 
 use std::fmt;
 
@@ -153,7 +154,7 @@ const RULES: [(Origin, Sign); 10] = [
             "D2HStreamService::D2HStreamService",
         ]),
     ),
-    // `create_device_tensor` where the compiler inlined the first one (0.66.0).
+    // The others call the first one, and are what is left where a compiler inlines it.
     (
         Origin::Tensor,
         Sign::In(&[

@@ -283,3 +283,23 @@ fn exit_code(status: ExitStatus) -> ExitCode {
             .unwrap_or(u8::MAX),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leak_shows_only_where_the_command_succeeded() {
+        let leak = || Err(Failure::new(Kind::Leak, anyhow!("held until the end")));
+        let exited = |code: i32| ExitStatus::from_raw(code << 8);
+        let killed = ExitStatus::from_raw(9);
+        let kind = |concluded: Result<ExitCode, Failure>| concluded.map_err(|failure| failure.kind);
+
+        assert_eq!(kind(conclude(leak(), exited(0))), Err(Kind::Leak));
+        assert_eq!(kind(conclude(leak(), exited(3))), Ok(ExitCode::from(3)));
+        assert_eq!(kind(conclude(leak(), killed)), Ok(ExitCode::from(137)));
+        assert_eq!(kind(conclude(Ok(()), exited(3))), Ok(ExitCode::from(3)));
+        let unwritten = Err(Failure::new(Kind::Output, anyhow!("no space")));
+        assert_eq!(kind(conclude(unwritten, exited(3))), Err(Kind::Output));
+    }
+}

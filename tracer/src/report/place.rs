@@ -5,20 +5,51 @@ use crate::{
     stack::{Frame, FrameKind, Stack},
 };
 
-/// The innermost line of Python that isn't ttnn's; else the innermost function that is neither
-/// ttnn's nor TT-Metal's; else the innermost one that has a name; else why there is none.
+/// The innermost line of Python that isn't ttnn's; else the innermost function of a person's own code;
+/// else the outermost one of ttnn's, such as `ttnn::empty`; else the innermost one that has a name; else
+/// why there is none.
 pub fn place(stack: &Stack) -> String {
     let of_kind = |kind| stack.frames.iter().filter(move |frame| frame.kind == kind);
-    let python = of_kind(FrameKind::Python).find(|frame| !is_ttnns_python(frame));
-    let native = || of_kind(FrameKind::Native).find(|frame| !is_ttnns_code(frame));
-    let named = || stack.frames.iter().find(|frame| frame.function.is_some());
-    if let Some(frame) = python.or_else(native).or_else(named) {
+    let named = |frame: &&Frame| frame.function.is_some();
+    let native = || of_kind(FrameKind::Native);
+    let found = of_kind(FrameKind::Python)
+        .find(|frame| !is_ttnns_python(frame))
+        .or_else(|| native().find(|frame| !is_in(frame, &TTNN) && !is_in(frame, &RUNTIME)))
+        .or_else(|| native().filter(named).rfind(|frame| is_in(frame, &TTNN)))
+        .or_else(|| stack.frames.iter().find(named));
+    if let Some(frame) = found {
         return words(frame);
     }
     match &stack.broken {
         Some(why) => format!("stack unknown: {why}"),
         None => "stack unknown".to_owned(),
     }
+}
+
+/// How the files begin that ttnn's and TT-Metal's code lies in.
+const TTNN: [&str; 6] = [
+    "libtt_metal.",
+    "libtt_stl.",
+    "libtt-umd.",
+    "libtracy.",
+    "_ttnn.",
+    "_ttnncpp.",
+];
+
+/// The same of what runs programs: no frame of it tells whose the program is.
+const RUNTIME: [&str; 7] = [
+    "python",
+    "libpython",
+    "libstdc++.",
+    "libc++.",
+    "libc.",
+    "libpthread.",
+    "ld-linux",
+];
+
+fn is_in(frame: &Frame, files: &[&str]) -> bool {
+    let file = frame.module.as_deref().map(file_name).unwrap_or_default();
+    files.iter().any(|begin| file.starts_with(begin))
 }
 
 /// Of the package: as `pip` installs it, or in a source tree (`ttnn/ttnn`).
@@ -31,24 +62,6 @@ fn is_ttnns_python(frame: &Frame) -> bool {
     ]
     .iter()
     .any(|directory| file.contains(directory))
-}
-
-/// Of the wheel's libraries, and of what is between them and a person's own code.
-fn is_ttnns_code(frame: &Frame) -> bool {
-    let file = frame.module.as_deref().map(file_name).unwrap_or_default();
-    [
-        "libtt_metal.",
-        "libtt_stl.",
-        "libtt-umd.",
-        "libtracy.",
-        "_ttnn.",
-        "_ttnncpp.",
-        "libstdc++.",
-        "libc.",
-        "libc++.",
-    ]
-    .iter()
-    .any(|library| file.starts_with(library))
 }
 
 /// `model.py:25 in Attention.forward`, `Trainer::step (trainer)`, `0x1234 (trainer)`.
@@ -166,10 +179,25 @@ mod tests {
     }
 
     #[test]
-    fn where_all_is_ttnns_it_is_the_innermost_function() {
+    fn without_anybodys_own_code_it_is_the_function_of_ttnns_that_was_called() {
+        let frames = [
+            metal(),
+            native(
+                Some("ttnn::empty(tt::tt_metal::Shape const&)"),
+                "/lib/_ttnncpp.so",
+            ),
+            native(None, "/lib/_ttnn.cpython-310-x86_64-linux-gnu.so"),
+            native(
+                Some("_PyEval_EvalFrameDefault"),
+                "/lib/libpython3.10.so.1.0",
+            ),
+            native(Some("__libc_start_main"), "/lib/libc.so.6"),
+            native(Some("_start"), "/venv/bin/python3.10"),
+        ];
+        assert_eq!(of(&frames), "ttnn::empty (_ttnncpp.so)");
         assert_eq!(
-            of(&[native(None, "/lib/_ttnn.so"), metal()]),
-            "BufferImpl::create (libtt_metal.so)"
+            of(&frames[3..]),
+            "_PyEval_EvalFrameDefault (libpython3.10.so.1.0)"
         );
     }
 

@@ -99,13 +99,15 @@ pub fn held_for(process: &ProcessSummary) -> Option<String> {
 pub fn out_of_memory(comm: &str, pid: u32, failed: &FailedAllocation) -> String {
     let FailedAllocation { buffer, live, .. } = failed;
     let device = device_name(buffer.device.kind, &[buffer.device.id]);
+    let held = match live.buffers {
+        0 => "nothing was live".to_owned(),
+        buffers => format!("{} held {}", count(buffers, "buffer"), bytes(live.bytes)),
+    };
     format!(
-        "out of memory: {} (pid {pid}) asked for {} of {} on {device}, where {} held {}",
+        "out of memory: {} (pid {pid}) asked for {} of {} on {device}, where {held}",
         printable(comm),
         bytes(buffer.size),
         buffer.buffer_type,
-        count(live.buffers, "buffer"),
-        bytes(live.bytes),
     )
 }
 

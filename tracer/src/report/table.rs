@@ -9,7 +9,7 @@ use comfy_table::{
 };
 
 use super::sections::{held_for, put_sections};
-use super::words::{BOLD, RED, bytes, count, duration, ids, number, printable, styled};
+use super::words::{BOLD, RED, bytes, count, duration, ids, number, printable, styled, wrapped};
 use super::{Attached, DeviceSummary, ProcessSummary, Summary};
 use crate::ledger::{DeviceKind, Exit};
 
@@ -94,8 +94,13 @@ fn put_process(text: &mut String, process: &ProcessSummary, options: TableOption
                 .as_str(),
         );
     }
-    for (what, value) in beneath(process) {
-        line(&format!(" {what:<12} {value}"));
+    const INDENT: usize = 14;
+    let width = options.width.map_or(usize::MAX, usize::from);
+    for (mut what, value) in beneath(process) {
+        for part in wrapped(&value, width.saturating_sub(INDENT)) {
+            line(&format!(" {what:<12} {part}"));
+            what = "";
+        }
     }
     put_sections(text, process, options);
 }

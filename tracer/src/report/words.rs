@@ -29,6 +29,21 @@ pub fn styled(text: &str, style: &str, colour: bool) -> String {
     }
 }
 
+/// The words in lines of that width; a longer word has a line of its own.
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 /// `0, 1, 4-7`: runs of three and more are drawn together.
 pub fn ids(ids: &[u32]) -> String {
     let mut text = String::new();

@@ -3,6 +3,8 @@
 use super::*;
 use crate::stack::StackId;
 
+type Parts = Vec<(Source, Tally)>;
+
 const fn at(stack: u32) -> Source {
     Source::Traced(Some(StackId(stack)))
 }
@@ -11,7 +13,8 @@ const fn tally(buffers: u64, bytes: u64) -> Tally {
     Tally { buffers, bytes }
 }
 
-fn parts(story: &Story, device: Device) -> (Vec<(Source, Tally)>, Vec<(Source, Tally)>) {
+/// What is live on a device, and what was at its peak.
+fn parts(story: &Story, device: Device) -> (Parts, Parts) {
     let composition = &story.process().devices()[&device].composition[BufferType::Dram];
     let list = |parts: BTreeMap<Source, Tally>| parts.into_iter().collect();
     (list(composition.live()), list(composition.peak()))
@@ -67,8 +70,10 @@ fn the_peak_is_as_it_was_when_it_was_first_reached() {
 
 #[test]
 fn what_lies_on_a_mesh_is_part_of_what_lies_on_each_member() {
-    let mut story = Story::default();
-    story.stack = Some(StackId(7));
+    let mut story = Story {
+        stack: Some(StackId(7)),
+        ..Story::default()
+    };
     story.allocate_on_mesh(owning(0x100, MESH, 0x1000, 4 * KIB), &[0, 1]);
     story.stack = None;
     story.allocate_at(

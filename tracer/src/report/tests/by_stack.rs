@@ -168,8 +168,10 @@ fn a_leak_is_as_old_as_it_was_at_its_processs_end() {
     assert!(oldest < Some(8 * SECOND), "{cache:?}");
 
     // Of one that runs on, at the trace's end.
-    let mut story = Story::default();
-    story.now = 499_999_999;
+    let mut story = Story {
+        now: 499_999_999,
+        ..Story::default()
+    };
     story.allocate_at(1, owning(0x10, chip(0), 0x1000, KIB));
     let summary = Summary::new(&story.ledger, &facts(vec![]));
     assert_eq!(only(&summary).leaks[0].oldest_age_ns, Some(SECOND));

@@ -131,10 +131,10 @@ fn who_allocated_what() {
 fn who_allocated_what_in_a_narrow_terminal() {
     for width in [80, 120] {
         let text = model_within(Some(width));
-        let sections = text.lines().skip_while(|line| !line.starts_with(" Out of"));
-        let sections = sections.take_while(|line| !line.contains(" lost"));
-        assert!(sections.clone().count() > 10);
-        for line in sections {
+        // The first line has names in it.
+        let lines = text.lines().skip(1);
+        assert!(lines.clone().count() > 30);
+        for line in lines {
             assert!(line.chars().count() <= usize::from(width), "{line}");
         }
         insta::assert_snapshot!(format!("who_allocated_what_in_{width}_columns"), text);

@@ -24,6 +24,11 @@ impl Cluster {
         Self::new(dir, "wormhole_n300.yaml", 2)
     }
 
+    /// Eight Wormhole chips, a mesh of 2x4 or 1x8.
+    pub fn t3000(dir: &WorkDir) -> Self {
+        Self::new(dir, "wormhole_t3000.yaml", 8)
+    }
+
     /// One Blackhole chip.
     pub fn p150(dir: &WorkDir) -> Self {
         Self::new(dir, "blackhole_p150.yaml", 1)

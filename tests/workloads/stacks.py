@@ -1,5 +1,5 @@
 """Thirty-four allocations at thirty-two lines, and five operations; of each, what Python itself says of where
-it was made. With "gdb": waits for a line first, and then once more before each (see gdb_stacks.py)."""
+it was made. With "gdb": waits for a line first, and makes twenty more at the end (see gdb_stacks.py)."""
 import os, signal, sys, threading, traceback
 
 from common import say, ttnn
@@ -125,6 +125,10 @@ c = note(ttnn.softmax(b, dim=-1))
 d = note(ttnn.add(b, c))
 e = note(ttnn.to_memory_config(d, ttnn.L1_MEMORY_CONFIG))
 f = note(ttnn.multiply(d, d))
+
+if "gdb" in sys.argv:
+    for depth in range(20):
+        nested(depth)
 
 say(told=[{"address": tensor.buffer_address(), "frames": frames} for tensor, frames in told])
 os.kill(os.getpid(), signal.SIGKILL)

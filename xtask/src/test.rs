@@ -98,6 +98,9 @@ pub fn main(progress: &Progress, options: &Options) -> Result<ExitCode> {
 /// Sets up what the whole-program tests need, and returns the variables that tell them of it.
 fn prepare(progress: &Progress) -> Result<Vec<(String, String)>> {
     let ci = env::var("CI").is_ok_and(|value| value == "true");
+    if sh::on_path("gdb").is_none() {
+        progress.step("gdb", |step| sh::apt_install(step, &["gdb"]))?;
+    }
     let python = python::for_ttnn();
     if python.is_none() {
         if ci {

@@ -4,6 +4,7 @@ use std::{
     cell::OnceCell,
     collections::{BTreeMap, HashMap, HashSet},
     fs::File,
+    io::{Read as _, Seek as _},
     path::PathBuf,
 };
 
@@ -345,9 +346,17 @@ impl Codes for Files {
 }
 
 impl Module {
+    fn read_symbols(&self) -> Option<Symbols> {
+        // All at once: symbols are many, and each would be a system call or two.
+        let mut data = Vec::new();
+        (&self.file).rewind().ok()?;
+        (&self.file).read_to_end(&mut data).ok()?;
+        Symbols::read(data.as_slice()).ok()
+    }
+
     fn symbols(&self) -> Symbols {
         match self.code.get() {
-            Some(Some(_)) => Symbols::read(&ReadCache::new(&self.file)).unwrap_or_default(),
+            Some(Some(_)) => self.read_symbols().unwrap_or_default(),
             _ => Symbols::default(),
         }
     }

@@ -82,8 +82,8 @@ impl Stacks {
         match self {
             // The least that there can be.
             Self::None => 4096,
-            Self::Python => 32 << 20,
-            Self::Full => 128 << 20,
+            Self::Python => 16 << 20,
+            Self::Full => 32 << 20,
         }
     }
 }
@@ -134,6 +134,8 @@ impl Kernel {
     /// When the kernel refuses the object or a program.
     pub fn load(ring_bytes: u32, stacks: Stacks) -> Result<Self, ProbeError> {
         let mut ebpf = EbpfLoader::new()
+            // Nothing in the object is relocated by the kernel's types, which take a while to parse.
+            .btf(None)
             .map_max_entries("EVENTS", ring_bytes)
             .map_max_entries("STACKS", stacks.ring_bytes())
             .load(OBJECT)

@@ -1,5 +1,6 @@
 //! What does not fit into the ring buffer is counted, in the summary and in red on the terminal.
 
+use rustix::process::Signal;
 use serde_json::Value;
 use tt_memtrace_tests::{
     Cpp, Generation, Process, Tracer, Variant, WorkDir, events_named, for_each_generation, unsigned,
@@ -9,6 +10,7 @@ for_each_generation!(
     a_tiny_ring_loses_and_says_so,
     a_terminal_shows_loss_in_red,
     without_loss_nothing_is_red,
+    stacks_are_skipped_before_events_are_lost,
 );
 
 /// One page: room for some dozens of records.
@@ -100,4 +102,32 @@ fn without_loss_nothing_is_red(generation: Generation) {
     dir.summary().expect_complete();
     assert!(shown.contains("DRAM"), "{shown}");
     assert!(!is_red(&shown, "lost"), "{shown}");
+}
+
+fn stacks_are_skipped_before_events_are_lost(generation: Generation) {
+    let dir = WorkDir::new();
+    let mut target = Cpp::alone(&dir, generation, 1);
+    let mut tracer = Tracer::attach_to(&dir, target.pid())
+        .arguments(["--stacks", "full", "--ring-size", "64MiB"])
+        .start_and_see(|| drop(target.obey("alloc DRAM 2048 2048")));
+    // It doesn't keep up.
+    tracer.signal(Signal::STOP);
+    target.obey("threads 4 20000");
+    tracer.signal(Signal::CONT);
+    let live = target.obey("live");
+    target.finish().expect_code(0);
+    let done = tracer.finish();
+    done.expect_code(0);
+
+    let summary = dir.summary();
+    let process = summary.expect_complete().only_process();
+    assert!(unsigned(&summary.0["events"], "stacks_skipped") > 0);
+    assert_eq!(summary.0["events"]["exact"], true);
+    assert!(
+        done.stderr.contains("too many at once to keep"),
+        "{}",
+        done.stderr
+    );
+    let live = live["live"].as_array().expect("a list").len();
+    assert_eq!(process.owning().len(), live);
 }

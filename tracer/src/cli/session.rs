@@ -469,6 +469,7 @@ impl Session {
             facts: mut processes,
             untraced,
         } = self.books.close();
+        let stacks_skipped = self.kernel.stacks_skipped()?;
         let stacks = self.stacks.resolve();
         for process in &mut processes {
             process.stacks = stacks.get(&process.id.pid).cloned().unwrap_or_default();
@@ -483,6 +484,7 @@ impl Session {
             duration,
             processes,
             untraced,
+            stacks_skipped,
         };
         drop(probes);
         output.finish(&Summary::new(&ledger, &facts))

@@ -30,6 +30,8 @@ pub struct Facts {
     pub processes: Vec<ProcessFacts>,
     /// The processes that couldn't be traced, in any order.
     pub untraced: Vec<Untraced>,
+    /// Stacks that the kernel's side skipped, since too many waited.
+    pub stacks_skipped: u64,
 }
 
 /// What the summary says of a process that no event tells.
@@ -76,6 +78,7 @@ impl Summary {
             duration,
             processes,
             untraced,
+            stacks_skipped,
         } = facts;
         let mut untraced = untraced.clone();
         untraced.sort();
@@ -102,6 +105,7 @@ impl Summary {
             events: Events {
                 received: ledger.received(),
                 lost: ledger.lost(),
+                stacks_skipped: *stacks_skipped,
                 exact: ledger.is_exact(),
             },
             processes: ids

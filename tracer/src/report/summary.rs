@@ -61,6 +61,8 @@ pub struct Host {
 pub struct Events {
     pub received: u64,
     pub lost: u64,
+    /// Stacks that weren't kept, since too many came at once.
+    pub stacks_skipped: u64,
     /// Nothing says that an event is missing.
     pub exact: bool,
 }

@@ -54,13 +54,20 @@ pub fn table(summary: &Summary, options: TableOptions) -> String {
 fn events(summary: &Summary, options: TableOptions) -> String {
     let received = count(summary.events.received, "event");
     let lost = format!("{} lost", number(summary.events.lost));
-    match (summary.events.lost, summary.events.exact) {
+    let told = match (summary.events.lost, summary.events.exact) {
         (0, true) => format!("{received}, {lost}"),
         (0, false) => format!("{received}, {lost}, but some were never seen: see “implied” above"),
         _ => {
             let lost = styled(&lost, RED, options.colour);
             format!("{received}, {lost}: the numbers above may be wrong")
         }
+    };
+    match summary.events.stacks_skipped {
+        0 => told,
+        skipped => format!(
+            "{told}; too many at once to keep {}",
+            count(skipped, "stack")
+        ),
     }
 }
 

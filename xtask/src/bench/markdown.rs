@@ -5,7 +5,7 @@ use std::{fmt::Write as _, fs, process::Command, thread};
 use anyhow::{Context as _, Result};
 
 use super::{
-    Measured, Options, Way,
+    Events, Measured, Options, Way,
     statistics::{Quartiles, Spread, median},
     walk::Walk,
 };
@@ -31,7 +31,7 @@ pub fn document(measured: &[Measured], walks: &[Walk], options: &Options) -> Res
     )?;
     text.push_str(
         "\nOne machine, shared and noisy: the microseconds are only its own, the ratios are what \
-         counts. All ways of tracing are measured in one run: four processes, each with its own copy \
+         counts. All ways of tracing are measured in one run: six processes, each with its own copy \
          of the library, take turns of some ten milliseconds, and only neighbouring turns are compared. \
          \"Added\" is the median difference from the untraced neighbour; brackets hold the quartiles \
          of all turns or, after \"rounds\", the least and the most that one round gave.\n",
@@ -93,7 +93,9 @@ fn table(release: &Measured) -> Result<String> {
             Way::Untraced => "untraced",
             Way::TwoEmpty => "two empty bpftrace uprobes, where a buffer is allocated and freed",
             Way::AllEmpty => "empty bpftrace uprobes wherever tt-memtrace has one",
-            Way::TtMemtrace => "`tt-memtrace attach`",
+            Way::TtMemtrace => "`tt-memtrace attach --stacks none`",
+            Way::Python => "`tt-memtrace attach --stacks python`",
+            Way::Full => "`tt-memtrace attach` (`--stacks full`)",
         };
         write!(
             text,
@@ -130,10 +132,31 @@ fn table(release: &Measured) -> Result<String> {
             same.median, same.least, same.most, two.median, two.least, two.most
         )?;
     }
-    if let Some((received, lost)) = release.events {
+    for (way, name, limit) in [
+        (Way::Python, "Python stacks add", 3),
+        (Way::Full, "Full stacks add", 10),
+    ] {
+        if let Some(more) = release.more(way, Way::TtMemtrace) {
+            writeln!(
+                text,
+                "{name} **{:.2} µs** an allocation (quartiles {:.2}–{:.2}) to what the neighbour \
+                 without stacks takes. The limit that the project sets itself is {limit}.",
+                more.median / 1000.0,
+                more.first / 1000.0,
+                more.third / 1000.0
+            )?;
+        }
+    }
+    if let Some(Events {
+        received,
+        lost,
+        stacks_skipped,
+    }) = release.events
+    {
         writeln!(
             text,
-            "tt-memtrace received {received} events and lost {lost}."
+            "The three tt-memtrace received {received} events, lost {lost}, and skipped {stacks_skipped} \
+             stacks."
         )?;
     }
     Ok(text)
@@ -159,6 +182,15 @@ impl Measured {
                 median(round.turns.iter().map(|turn| turn[way] - turn[0])) / self.hits[way]
             })
             .collect()
+    }
+
+    /// Nanoseconds that one way takes more than another in the same turn.
+    fn more(&self, way: Way, base: Way) -> Option<Quartiles> {
+        let index = |wanted| self.ways.iter().position(|way| *way == wanted);
+        let (way, base) = (index(way)?, index(base)?);
+        Some(Quartiles::of(
+            self.turns().map(|turn| turn[way] - turn[base]),
+        ))
     }
 
     /// What a hit adds in one way, over what it adds in another, round by round.

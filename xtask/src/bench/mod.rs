@@ -67,16 +67,31 @@ pub enum Way {
     TwoEmpty,
     /// Empty probes where tt-memtrace has its own.
     AllEmpty,
+    /// tt-memtrace without stacks, with those of Python, and with all that it can have.
     TtMemtrace,
+    Python,
+    Full,
 }
 
 impl Way {
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 6] = [
         Self::Untraced,
         Self::TwoEmpty,
         Self::AllEmpty,
         Self::TtMemtrace,
+        Self::Python,
+        Self::Full,
     ];
+
+    /// What tt-memtrace gets as `--stacks`, if it is the one that traces.
+    fn stacks(self) -> Option<&'static str> {
+        match self {
+            Self::Untraced | Self::TwoEmpty | Self::AllEmpty => None,
+            Self::TtMemtrace => Some("none"),
+            Self::Python => Some("python"),
+            Self::Full => Some("full"),
+        }
+    }
 }
 
 /// Where the two empty probes go, and tt-memtrace's.
@@ -97,8 +112,16 @@ pub struct Measured {
     /// Probe hits per allocation and free, by way.
     hits: Vec<f64>,
     rounds: Vec<Round>,
-    /// Events that tt-memtrace has seen and lost in all rounds.
-    events: Option<(u64, u64)>,
+    /// What tt-memtrace says of its own completeness, in all rounds and ways.
+    events: Option<Events>,
+}
+
+/// Events that tt-memtrace has seen and lost, and stacks that it skipped.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Events {
+    received: u64,
+    lost: u64,
+    stacks_skipped: u64,
 }
 
 /// One round: the nanoseconds per allocation and free, for each turn and in it for each way.
@@ -169,7 +192,7 @@ impl Bench<'_> {
     fn run(&self, step: &Step) -> Result<Measured> {
         let ways: Vec<Way> = Way::ALL
             .into_iter()
-            .filter(|way| *way != Way::TtMemtrace || self.tracer.is_some())
+            .filter(|way| way.stacks().is_none() || self.tracer.is_some())
             .collect();
         let libraries: Vec<PathBuf> = (0..ways.len())
             .map(|i| looper::copy_library(self.environment, &self.dir.join(format!("copy-{i}"))))
@@ -190,9 +213,11 @@ impl Bench<'_> {
             libraries.rotate_left(round % ways.len());
             let (measured, seen) = self.round(&ways, &libraries, &two, &all)?;
             rounds.push(measured);
-            if let Some((received, lost)) = seen {
-                let (all_received, all_lost) = events.unwrap_or((0, 0));
-                events = Some((all_received + received, all_lost + lost));
+            for seen in seen {
+                let all: &mut Events = events.get_or_insert_default();
+                all.received += seen.received;
+                all.lost += seen.lost;
+                all.stacks_skipped += seen.stacks_skipped;
             }
         }
         let hits = ways
@@ -200,7 +225,7 @@ impl Bench<'_> {
             .map(|way| match way {
                 Way::Untraced => 0.0,
                 Way::TwoEmpty => hits_two,
-                Way::AllEmpty | Way::TtMemtrace => hits_all,
+                Way::AllEmpty | Way::TtMemtrace | Way::Python | Way::Full => hits_all,
             })
             .collect();
         Ok(Measured {
@@ -234,10 +259,10 @@ impl Bench<'_> {
         libraries: &[PathBuf],
         two: &[String],
         all: &[String],
-    ) -> Result<(Round, Option<(u64, u64)>)> {
+    ) -> Result<(Round, Vec<Events>)> {
         let mut loopers = Vec::new();
         let mut tracers = Vec::new();
-        let mut summary = None;
+        let mut summaries = Vec::new();
         for (i, (way, library)) in ways.iter().zip(libraries).enumerate() {
             let dir = self.process_dir(&format!("process-{i}"))?;
             let mut looper = Looper::start(self.environment, library, &dir)?;
@@ -250,11 +275,12 @@ impl Bench<'_> {
                 (Way::AllEmpty, _) => {
                     tracers.push(Tracer::empty_probes(looper.pid(), library, all, &dir)?);
                 }
-                (Way::TtMemtrace, Some(binary)) => {
-                    tracers.push(Tracer::tt_memtrace(binary, looper.pid(), &dir)?);
-                    summary = Some(dir.join("summary.json"));
+                (way, Some(binary)) => {
+                    let stacks = way.stacks().context("a way of tt-memtrace")?;
+                    tracers.push(Tracer::tt_memtrace(binary, looper.pid(), stacks, &dir)?);
+                    summaries.push(dir.join("summary.json"));
                 }
-                (Way::TtMemtrace, None) => bail!("no tt-memtrace to measure"),
+                (_, None) => bail!("no tt-memtrace to measure"),
             }
             loopers.push(looper);
         }
@@ -276,8 +302,8 @@ impl Bench<'_> {
         for tracer in tracers {
             tracer.stop()?;
         }
-        let events = summary.map(|file| events(&file)).transpose()?;
-        Ok((Round { turns }, events))
+        let events = summaries.iter().map(|file| events(file));
+        Ok((Round { turns }, events.collect::<Result<_>>()?))
     }
 
     fn process_dir(&self, name: &str) -> Result<PathBuf> {
@@ -313,8 +339,8 @@ fn name_starting(bytes: &[u8], start: &str) -> Option<String> {
     String::from_utf8(name.to_vec()).ok()
 }
 
-/// Events received and lost, from a summary.
-fn events(summary: &Path) -> Result<(u64, u64)> {
+/// What a summary says of its completeness.
+fn events(summary: &Path) -> Result<Events> {
     let text = fs::read(summary).with_context(|| format!("read {}", summary.display()))?;
     let json: serde_json::Value =
         serde_json::from_slice(&text).with_context(|| format!("parse {}", summary.display()))?;
@@ -323,5 +349,9 @@ fn events(summary: &Path) -> Result<(u64, u64)> {
             .and_then(serde_json::Value::as_u64)
             .with_context(|| format!("{} has no events.{name}", summary.display()))
     };
-    Ok((count("received")?, count("lost")?))
+    Ok(Events {
+        received: count("received")?,
+        lost: count("lost")?,
+        stacks_skipped: count("stacks_skipped")?,
+    })
 }

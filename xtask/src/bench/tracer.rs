@@ -73,17 +73,24 @@ impl Tracer {
     }
 
     /// tt-memtrace, once it knows what was there before.
-    pub fn tt_memtrace(binary: &Path, pid: u32, dir: &Path) -> Result<Self> {
-        let mut tracer = Self::begin_tt_memtrace(binary, pid, dir)?;
+    pub fn tt_memtrace(binary: &Path, pid: u32, stacks: &str, dir: &Path) -> Result<Self> {
+        let mut tracer = Self::begin_tt_memtrace(binary, pid, stacks, dir)?;
         tracer.wait_until_all_is_read()?;
         Ok(tracer)
     }
 
     /// tt-memtrace, with its probes on.
-    pub fn begin_tt_memtrace(binary: &Path, pid: u32, dir: &Path) -> Result<Self> {
+    pub fn begin_tt_memtrace(binary: &Path, pid: u32, stacks: &str, dir: &Path) -> Result<Self> {
         let mut command = Self::command(&binary.to_string_lossy())?;
         command
-            .args(["attach", "--pid", &pid.to_string(), "--summary"])
+            .args([
+                "attach",
+                "--pid",
+                &pid.to_string(),
+                "--stacks",
+                stacks,
+                "--summary",
+            ])
             .arg(dir.join("summary.json"));
         let mut tracer = Self::start("tt-memtrace", &mut command, dir)?;
         tracer.wait_for(&tracer.stderr.clone(), "\ntracing")?;

@@ -68,7 +68,7 @@ fn one(
         let (kib, alone) = target.ask()?;
         resident = kib;
         let begun = Instant::now();
-        let mut running = Tracer::begin_tt_memtrace(tracer, target.child.id(), dir)?;
+        let mut running = Tracer::begin_tt_memtrace(tracer, target.child.id(), "full", dir)?;
         let probed = begun.elapsed();
         running.wait_until_all_is_read()?;
         let attach = begun.elapsed();

@@ -1,8 +1,11 @@
 //! The Python frames of one process: its interpreter, and what it says of its frames.
 
-use std::{collections::HashMap, io::Read as _};
+use std::{
+    collections::HashMap,
+    io::Read as _,
+    time::{Duration, Instant},
+};
 
-use anyhow::Context as _;
 use tracer_common::{PYTHON_CODE_AT, PYTHON_FRAME_LEN, PythonWalk};
 
 use crate::{
@@ -15,6 +18,10 @@ use crate::{
 
 /// What the file name of an interpreter begins with, be it a program or a library.
 const NAMES: [&str; 2] = ["python", "libpython"];
+
+/// How long it takes until an interpreter is looked at again: longer each time.
+const FIRST_DELAY: Duration = Duration::from_millis(50);
+const LONGEST_DELAY: Duration = Duration::from_secs(5);
 
 /// A Python stack of a process; equal ones have one number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -35,6 +42,9 @@ type SentFrame = (RawFrame, u64);
 pub struct PythonStacks {
     memory: ProcessMemory,
     interpreter: Option<Python>,
+    /// When an interpreter is looked at again that runs no Python code yet.
+    look_again: Option<Instant>,
+    delay: Duration,
     /// By address and word.
     codes: HashMap<(u64, u64), CodeObject>,
     frames: HashMap<SentFrame, Option<Frame>>,
@@ -56,6 +66,8 @@ impl PythonStacks {
         Self {
             memory: ProcessMemory::of(pid),
             interpreter: None,
+            look_again: None,
+            delay: FIRST_DELAY,
             codes: HashMap::new(),
             frames: HashMap::new(),
             new: Vec::new(),
@@ -65,34 +77,53 @@ impl PythonStacks {
         }
     }
 
-    /// Looks for a Python interpreter in what a process has mapped, and tells how to walk its frames.
-    /// `None` if there is none, or none that runs Python code yet, or one that can't be understood.
-    pub fn find(&mut self, pid: u32, mapped: &[MappedCode]) -> Option<PythonWalk> {
+    /// Looks for a Python interpreter in what a process has mapped, and tells how to walk its frames;
+    /// `None` if that was told before, or there is none, or none that runs Python code yet.
+    ///
+    /// # Errors
+    /// When it can't be understood: that is said once.
+    pub fn find(&mut self, mapped: &[MappedCode]) -> Result<Option<PythonWalk>, PythonError> {
+        self.look_again = None;
+        if self.interpreter.is_some() {
+            return Ok(None);
+        }
+        let mut problem = None;
         for part in mapped.iter().filter(|part| is_interpreter(part)) {
             match self.understand(part) {
-                Ok(python) => {
+                Ok(Some(python)) => {
                     let walk = walk(&python);
                     self.interpreter = Some(python);
-                    return walk;
+                    return Ok(walk);
                 }
-                Err(error) => {
-                    tracing::debug!("process {pid}: Python of {}: {error}", part.path.display());
+                Err(PythonError::NotStarted | PythonError::NoWitness) => {
+                    self.look_again = Some(Instant::now() + self.delay);
+                    self.delay = (2 * self.delay).min(LONGEST_DELAY);
                 }
+                // Its code may be in a library.
+                Ok(None) | Err(PythonError::NotCPython { .. }) => {}
+                Err(error) => problem = Some(error),
             }
         }
-        None
+        match problem {
+            Some(problem) if self.look_again.is_none() => Err(problem),
+            _ => Ok(None),
+        }
     }
 
-    fn understand(&self, part: &MappedCode) -> anyhow::Result<Python> {
-        let first_byte = part.first_byte.context("its beginning isn't mapped")?;
+    /// Whether there is an interpreter that may be understood by now.
+    pub fn wants_a_look(&self) -> bool {
+        self.look_again.is_some_and(|at| at <= Instant::now())
+    }
+
+    /// `None` if the file can't be read.
+    fn understand(&self, part: &MappedCode) -> Result<Option<Python>, PythonError> {
         let mut file = Vec::new();
-        part.open()?.read_to_end(&mut file)?;
+        let read = part.open().and_then(|mut of| of.read_to_end(&mut file));
+        let (Ok(_), Some(first_byte)) = (read, part.first_byte) else {
+            return Ok(None);
+        };
         let symbols = Symbols::of(&file, first_byte)?;
-        Ok(Python::verify(&self.memory, &symbols, None)?)
-    }
-
-    pub fn is_found(&self) -> bool {
-        self.interpreter.is_some()
+        Python::verify(&self.memory, &symbols, None).map(Some)
     }
 
     /// Takes in a code object as it was when it was first on a stack.

@@ -187,8 +187,12 @@ impl Session {
 
     /// Has the stacks of a process understood from now on.
     fn look_at_stacks_of(&mut self, pid: u32) -> Result<(), Failure> {
-        if let Some(walk) = self.stacks.open(pid) {
-            self.kernel.walk_python(pid, walk)?;
+        match self.stacks.open(pid) {
+            Ok(Some(walk)) => self.kernel.walk_python(pid, walk)?,
+            Ok(None) => {}
+            Err(problem) => self.books.output.warn(&format!(
+                "the Python frames of process {pid} can't be shown: {problem}"
+            )),
         }
         Ok(())
     }
@@ -201,7 +205,7 @@ impl Session {
     pub fn fetch(&mut self) -> Result<Vec<Deed>, Failure> {
         self.take_searched();
         self.before.start();
-        for pid in self.stacks.without_python() {
+        for pid in self.stacks.want_a_look() {
             self.look_at_stacks_of(pid)?;
         }
         let mut deeds = Vec::new();

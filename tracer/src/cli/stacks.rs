@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     ledger::{Device, DeviceKind, Event, EventKind},
+    python::PythonError,
     stack::{Frame, FrameKind, NativeFrame, Stack, StackId, merge},
     stream::{StackKey, StackPart, StackRecord, StackState},
     target::{self, FileId, MappedCode},
@@ -61,7 +62,6 @@ struct ProcessStacks {
     unwinder: Unwinder,
     python: PythonStacks,
     is_mapped: bool,
-    has_interpreter: bool,
 }
 
 /// The files of code that any process has mapped.
@@ -188,24 +188,24 @@ impl Stacks {
 
     /// Looks at what a process has mapped now, and at its Python interpreter, if it has one; says how to
     /// walk its frames, if that wasn't known yet.
-    pub fn open(&mut self, pid: u32) -> Option<PythonWalk> {
+    ///
+    /// # Errors
+    /// When the interpreter can't be understood.
+    pub fn open(&mut self, pid: u32) -> Result<Option<PythonWalk>, PythonError> {
         if self.wanted == args::Stacks::None {
-            return None;
+            return Ok(None);
         }
         let number = self.number(pid);
         let process = &mut self.processes[number];
         let mapped = process.map(&mut self.files);
-        if process.python.is_found() {
-            return None;
-        }
-        process.python.find(pid, &mapped)
+        process.python.find(&mapped)
     }
 
-    /// The processes whose interpreter isn't understood yet.
-    pub fn without_python(&self) -> Vec<u32> {
+    /// The processes whose interpreter may be understood by now.
+    pub fn want_a_look(&self) -> Vec<u32> {
         let running = self.running.values().map(|number| &self.processes[*number]);
         running
-            .filter(|process| process.has_interpreter && !process.python.is_found())
+            .filter(|process| process.python.wants_a_look())
             .map(|process| process.pid)
             .collect()
     }
@@ -238,7 +238,6 @@ impl ProcessStacks {
             unwinder: Unwinder::default(),
             python: PythonStacks::of(pid),
             is_mapped: false,
-            has_interpreter: false,
         }
     }
 
@@ -249,7 +248,6 @@ impl ProcessStacks {
             return Vec::new();
         };
         self.is_mapped = true;
-        self.has_interpreter = mapped.iter().any(is_interpreter);
         let mappings = mapped.iter().filter_map(|part| {
             Some(Mapping {
                 start: part.start,

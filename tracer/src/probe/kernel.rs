@@ -1,16 +1,9 @@
-use std::{
-    num::NonZeroU32,
-    path::{Path, PathBuf},
-    thread,
-};
+use std::path::Path;
 
 use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, MapData, RingBuf},
-    programs::{
-        RawTracePoint, UProbe,
-        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope},
-    },
+    programs::{RawTracePoint, UProbe},
 };
 use aya_log::EbpfLogger;
 use tokio::io::{Interest, unix::AsyncFd};
@@ -31,16 +24,6 @@ struct MapValue<T>(T);
 
 // SAFETY: `Plain` promises what `Pod` asks: any bit pattern is valid, no padding.
 unsafe impl<T: Plain> Pod for MapValue<T> {}
-
-/// Whose hits a probe sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// Those of one process's threads. Others that run the same code aren't touched.
-    Process(u32),
-    /// Those of every process, present and future: the kernel puts the probe into each that maps the
-    /// file, before it can run.
-    All,
-}
 
 /// Which hits are recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,36 +68,6 @@ impl Stacks {
             Self::Python => 16 << 20,
             Self::Full => 32 << 20,
         }
-    }
-}
-
-/// Probes that are on; dropping them takes them off.
-#[must_use = "probes come off when this is dropped"]
-#[derive(Default)]
-pub struct AttachedProbes {
-    links: Vec<UProbeLink>,
-}
-
-impl AttachedProbes {
-    pub fn count(&self) -> usize {
-        self.links.len()
-    }
-
-    /// Takes others along, so that all come off together.
-    pub fn append(&mut self, mut others: Self) {
-        self.links.append(&mut others.links);
-    }
-}
-
-impl Drop for AttachedProbes {
-    /// The kernel waits for a grace period for each probe (about 0.1 s); the waits overlap when
-    /// each has a thread of its own.
-    fn drop(&mut self) {
-        thread::scope(|scope| {
-            for link in self.links.drain(..) {
-                scope.spawn(move || drop(link));
-            }
-        });
     }
 }
 
@@ -212,7 +165,7 @@ impl Kernel {
         Ok(kernel)
     }
 
-    fn program<'a, T>(&'a mut self, name: &'static str) -> Result<&'a mut T, ProbeError>
+    pub(super) fn program<'a, T>(&'a mut self, name: &'static str) -> Result<&'a mut T, ProbeError>
     where
         &'a mut T: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
     {
@@ -263,10 +216,10 @@ impl Kernel {
         self.set(setting::REPORTING, value)
     }
 
-    fn set_of_processes(
+    fn table<K: Pod, V: Pod>(
         &mut self,
         name: &'static str,
-    ) -> Result<HashMap<&mut MapData, u32, u8>, ProbeError> {
+    ) -> Result<HashMap<&mut MapData, K, V>, ProbeError> {
         let map = self
             .ebpf
             .map_mut(name)
@@ -274,18 +227,25 @@ impl Kernel {
         HashMap::try_from(map).map_err(|source| ProbeError::Map { map: name, source })
     }
 
+    fn put<K: Pod, V: Pod>(
+        &mut self,
+        name: &'static str,
+        key: K,
+        value: V,
+    ) -> Result<(), ProbeError> {
+        self.table(name)?
+            .insert(key, value, 0)
+            .map_err(|source| ProbeError::Map { map: name, source })
+    }
+
     /// Reports the life of `pid`. It is watched until it ends.
     pub fn watch(&mut self, pid: u32) -> Result<(), ProbeError> {
-        let added = self.set_of_processes("WATCHED")?.insert(pid, 1, 0);
-        added.map_err(|source| ProbeError::Map {
-            map: "WATCHED",
-            source,
-        })
+        self.put("WATCHED", pid, 1u8)
     }
 
     /// Stops `pid` no longer when it loads libraries, until it executes another program.
     pub fn let_go(&mut self, pid: u32) -> Result<(), ProbeError> {
-        let mut held = self.set_of_processes("HELD")?;
+        let mut held = self.table::<u32, u8>("HELD")?;
         match held.remove(&pid) {
             // It wasn't held, or has ended.
             Err(_) if held.get(&pid, 0).is_err() => Ok(()),
@@ -304,7 +264,7 @@ impl Kernel {
         // What one of them forks meanwhile is held, too, until its parent isn't.
         loop {
             let held: Vec<u32> = self
-                .set_of_processes("HELD")?
+                .table::<u32, u8>("HELD")?
                 .keys()
                 .filter_map(Result::ok)
                 .collect();
@@ -338,66 +298,6 @@ impl Kernel {
                 })?;
         }
         Ok(())
-    }
-
-    /// Puts probes on the file `library`, in the order given: each at an offset in the file, in
-    /// bytes, and with the capture program of that [`Capture::point`].
-    ///
-    /// # Errors
-    /// When the kernel refuses one; those that were already on come off.
-    pub fn attach(
-        &mut self,
-        library: &Path,
-        scope: Scope,
-        probes: impl IntoIterator<Item = (u64, u32)>,
-    ) -> Result<AttachedProbes, ProbeError> {
-        let mut attached = AttachedProbes::default();
-        for (file_offset, point) in probes {
-            let link = self.uprobe("capture", library, file_offset, scope, u64::from(point))?;
-            attached.links.push(link);
-        }
-        Ok(attached)
-    }
-
-    /// Puts the probe that reports loaded libraries on a dynamic linker's `_dl_debug_state`.
-    pub fn attach_linker(
-        &mut self,
-        linker: &Path,
-        file_offset: u64,
-        scope: Scope,
-    ) -> Result<AttachedProbes, ProbeError> {
-        Ok(AttachedProbes {
-            links: vec![self.uprobe("linked", linker, file_offset, scope, 0)?],
-        })
-    }
-
-    fn uprobe(
-        &mut self,
-        program: &'static str,
-        path: &Path,
-        file_offset: u64,
-        scope: Scope,
-        cookie: u64,
-    ) -> Result<UProbeLink, ProbeError> {
-        let scope = match scope {
-            Scope::All => UProbeScope::AllProcesses,
-            Scope::Process(pid) => {
-                UProbeScope::OneProcess(NonZeroU32::new(pid).ok_or(ProbeError::NoProcess)?)
-            }
-        };
-        let point = UProbeAttachPoint {
-            location: UProbeAttachLocation::AbsoluteOffset(file_offset),
-            cookie: Some(cookie),
-        };
-        let program_data: &mut UProbe = self.program(program)?;
-        program_data
-            .attach(point, path, scope)
-            .and_then(|link| program_data.take_link(link))
-            .map_err(|source| ProbeError::Attach {
-                path: PathBuf::from(path),
-                offset: file_offset,
-                source: Box::new(source),
-            })
     }
 
     /// Records lost so far because the ring buffer was full.
@@ -445,36 +345,12 @@ impl Kernel {
 
     /// Says how many followers each leader of an object of a process has (see `tracer_common::stack`).
     pub fn lead(&mut self, pid: u32, object: u64, followers: u32) -> Result<(), ProbeError> {
-        let map = self.ebpf.map_mut("FOLLOWERS").ok_or(ProbeError::Missing {
-            kind: "map",
-            name: "FOLLOWERS",
-        })?;
-        HashMap::try_from(map)
-            .and_then(|mut map: HashMap<&mut MapData, u64, u32>| {
-                map.insert(known_key(pid, object), followers, 0)
-            })
-            .map_err(|source| ProbeError::Map {
-                map: "FOLLOWERS",
-                source,
-            })
+        self.put("FOLLOWERS", known_key(pid, object), followers)
     }
 
     /// Says how to walk the frames of a process's Python interpreter, until the process ends.
     pub fn walk_python(&mut self, pid: u32, walk: PythonWalk) -> Result<(), ProbeError> {
-        let map = self.ebpf.map_mut("PYTHONS").ok_or(ProbeError::Missing {
-            kind: "map",
-            name: "PYTHONS",
-        })?;
-        HashMap::try_from(map)
-            .and_then(
-                |mut map: HashMap<&mut MapData, u32, MapValue<PythonWalk>>| {
-                    map.insert(pid, MapValue(walk), 0)
-                },
-            )
-            .map_err(|source| ProbeError::Map {
-                map: "PYTHONS",
-                source,
-            })
+        self.put("PYTHONS", pid, MapValue(walk))
     }
 
     /// Waits until the kernel side asks for attention: a control record was written. Plain records

@@ -4,8 +4,8 @@
 mod btf;
 mod error;
 mod kernel;
+mod links;
 
 pub use error::ProbeError;
-pub use kernel::{
-    AttachedProbes, Kernel, Recording, Reporting, Scope, Stacks, describes_types, supports_uprobes,
-};
+pub use kernel::{Kernel, Recording, Reporting, Stacks, describes_types, supports_uprobes};
+pub use links::{AttachedProbes, Scope};

@@ -76,11 +76,17 @@ impl FileId {
 }
 
 impl MappedFile {
+    /// A file of which the first byte is mapped there.
     fn new(pid: u32, map: &MemoryMap) -> Option<Self> {
+        (map.offset == 0).then(|| Self::of(pid, map)).flatten()
+    }
+
+    /// A file of which a part is mapped there.
+    fn of(pid: u32, map: &MemoryMap) -> Option<Self> {
         let MMapPath::Path(listed) = &map.pathname else {
             return None;
         };
-        if map.offset != 0 || map.inode == 0 {
+        if map.inode == 0 {
             return None;
         }
         Some(Self {
@@ -220,20 +226,10 @@ pub fn code(pid: u32) -> Result<Vec<MappedCode>, TargetError> {
     let maps = maps(pid)?;
     let code = maps
         .iter()
-        .filter(|map| map.perms.contains(MMPermissions::EXECUTE) && map.inode != 0);
+        .filter(|map| map.perms.contains(MMPermissions::EXECUTE));
     Ok(code
         .filter_map(|map| {
-            let MMapPath::Path(listed) = &map.pathname else {
-                return None;
-            };
-            let file = MappedFile {
-                pid,
-                path: without_deleted(listed),
-                listed: listed.clone(),
-                file: FileId::of(map),
-                start: map.address.0,
-                range: map.address,
-            };
+            let file = MappedFile::of(pid, map)?;
             Some(MappedCode {
                 start: map.address.0,
                 end: map.address.1,

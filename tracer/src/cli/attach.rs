@@ -52,7 +52,7 @@ pub async fn attach(options: Attach) -> Result<(), Failure> {
         }
     }
     let output = Output::open(&options.tracing)?;
-    let mut session = Session::new(&options.tracing, output)?;
+    let mut session = Session::new(&options.tracing, output, &pids)?;
     for pid in &pids {
         join(&mut session, *pid, options.wait)?;
     }

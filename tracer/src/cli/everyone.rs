@@ -28,7 +28,7 @@ pub async fn attach(
 ) -> Result<(), Failure> {
     HostCheck::run().require()?;
     let output = Output::open(options)?;
-    let mut session = Session::new(options, output)?;
+    let mut session = Session::new(options, output, &BTreeSet::new())?;
     // Whoever begins or loads something from now on is reported, so that nobody is missed between
     // the search and the loop.
     session.kernel.report(Reporting::All)?;

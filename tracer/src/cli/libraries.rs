@@ -2,8 +2,9 @@
 //! mapped, and each copy is a file of its own.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{BTreeSet, HashMap, hash_map::Entry},
     sync::Arc,
+    thread::{self, JoinHandle},
 };
 
 use anyhow::anyhow;
@@ -13,19 +14,24 @@ use super::{
     session::Clock,
 };
 use crate::{
-    abi::{self, Abi},
+    abi::{self, Abi, AbiError},
     ledger::Nanoseconds,
     probe::{AttachedProbes, Kernel, Scope},
     report::Library,
     stream::Stream,
-    target::{FileId, MappedFile},
+    target::{self, FileId, MappedFile},
 };
 
 /// Every library file that was met.
 #[derive(Default)]
 pub struct Libraries {
     known: HashMap<FileId, Result<Known, Refused>>,
+    /// What is derived in threads of its own, for whoever comes to need it.
+    ahead: HashMap<FileId, JoinHandle<Option<Derived>>>,
 }
+
+/// What a library's file says.
+type Derived = Result<(Abi, abi::Library), AbiError>;
 
 /// A library's file and what was derived from it.
 pub struct Code {
@@ -61,6 +67,20 @@ pub struct Tracing<'a> {
 }
 
 impl Libraries {
+    /// Begins to derive what these processes have loaded: it takes as long as the kernel's side takes to
+    /// load.
+    pub fn of(pids: &BTreeSet<u32>) -> Self {
+        let mut libraries = Self::default();
+        let mapped = pids.iter().filter_map(|pid| target::libraries(*pid).ok());
+        for file in mapped.flatten() {
+            libraries.ahead.entry(file.file).or_insert_with(|| {
+                // What can't be read is told when it is needed.
+                thread::spawn(move || Some(derive(file.read().ok()?)))
+            });
+        }
+        libraries
+    }
+
     /// Puts probes on a library, for those whom `scope` names, unless they are on already.
     ///
     /// # Errors
@@ -77,9 +97,13 @@ impl Libraries {
         let entry = match self.known.entry(file.file) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(unknown) => {
-                // What can't be read may be readable in another process.
-                let data = file.read()?;
-                let known = Known::derive(kernel, stream, file, data).map_err(|failure| Refused {
+                let ahead = self.ahead.remove(&file.file);
+                let derived = match ahead.and_then(|thread| thread.join().ok().flatten()) {
+                    Some(derived) => derived,
+                    // What can't be read may be readable in another process.
+                    None => derive(file.read()?),
+                };
+                let known = Known::new(kernel, stream, file, derived).map_err(|failure| Refused {
                     kind: failure.kind,
                     text: failure.to_string(),
                 });
@@ -142,23 +166,25 @@ impl Libraries {
     }
 }
 
+fn derive(data: Vec<u8>) -> Derived {
+    let file = abi::Library::parse(data)?;
+    Ok((Abi::of(file.image())?, file))
+}
+
 impl Known {
-    fn derive(
+    fn new(
         kernel: &mut Kernel,
         stream: &mut Stream,
         mapped: &MappedFile,
-        data: Vec<u8>,
+        derived: Derived,
     ) -> Result<Self, Failure> {
         let path = mapped.path.display().to_string();
-        let parsed = abi::Library::parse(data)
-            .and_then(|file| Ok((Abi::of(file.image())?, file)))
-            .map_err(|error| {
-                Failure::new(
-                    Kind::Library,
-                    anyhow!(error).context(format!("{path} can't be traced")),
-                )
-            });
-        let (abi, file) = parsed?;
+        let (abi, file) = derived.map_err(|error| {
+            Failure::new(
+                Kind::Library,
+                anyhow!(error).context(format!("{path} can't be traced")),
+            )
+        })?;
         let planned = stream.add(&abi)?;
         kernel.install(planned.iter().map(|(_, capture)| capture))?;
         Ok(Self {

@@ -43,7 +43,7 @@ pub async fn run(options: Run) -> Result<ExitCode, Failure> {
     HostCheck::run().require()?;
     let output = Output::open(&options.tracing)?;
     let mut requests = signals::requests().map_err(|error| Failure::new(Kind::Host, error))?;
-    let mut session = Session::new(&options.tracing, output)?;
+    let mut session = Session::new(&options.tracing, output, &std::collections::BTreeSet::new())?;
     let (child, pid) = start(&options.command)?;
     let mut family = Family {
         command: pid.as_raw_nonzero().get().unsigned_abs(),

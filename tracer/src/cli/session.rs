@@ -1,7 +1,7 @@
 //! One trace, from the first probe to the summary.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -103,18 +103,19 @@ impl Deed {
 }
 
 impl Session {
-    /// Loads the kernel's side. Nothing is recorded yet.
+    /// Loads the kernel's side. Nothing is recorded yet. `pids`: who will be traced for certain.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn new(options: &Tracing, output: Output) -> Result<Self, Failure> {
+    pub fn new(options: &Tracing, output: Output, pids: &BTreeSet<u32>) -> Result<Self, Failure> {
+        let libraries = Libraries::of(pids);
         let kernel = Kernel::load(options.ring_size, options.stacks.into())?;
         let started_ns = monotonic_ns();
         Ok(Self {
             kernel,
             books: Books::new(output, options.temporary),
             linkers: Linkers::default(),
-            libraries: Libraries::default(),
+            libraries,
             before: Before::default(),
             banks: Banks::default(),
             stacks: Stacks::new(options.stacks),

@@ -176,6 +176,17 @@ fn read_register(regs: *const pt_regs, number: u32) -> u64 {
 /// Records a hit as the capture program with the probe's cookie says.
 #[uprobe]
 pub fn capture(ctx: ProbeContext) -> u32 {
+    hit::<false>(&ctx)
+}
+
+/// Likewise, with the stack where that is wanted. A program of its own: it needs Linux 5.17.
+#[uprobe]
+pub fn capture_with_stacks(ctx: ProbeContext) -> u32 {
+    hit::<true>(&ctx)
+}
+
+#[inline(always)]
+fn hit<const STACKS: bool>(ctx: &ProbeContext) -> u32 {
     // SAFETY: the helper takes the program's own context.
     let cookie = unsafe { bpf_get_attach_cookie(ctx.as_ptr()) };
     let Some(program) = CAPTURES.get(cookie as u32) else {
@@ -278,13 +289,13 @@ pub fn capture(ctx: ProbeContext) -> u32 {
         }
     }
     if faults != 0 {
-        warn!(&ctx, "probe {}: reads failed: {:x}", program.point, faults);
+        warn!(ctx, "probe {}: reads failed: {:x}", program.point, faults);
     }
     let mut header = Header {
         faults,
         ..header(program.point)
     };
-    if program.stack != 0 {
+    if STACKS && program.stack != 0 {
         // SAFETY: both are multiples of 8 with 8 bytes of the workspace behind them.
         let [word, object] = [program.stack_word, program.known_by].map(|at| unsafe {
             data.add((at as usize & 0xf8).min(WORKSPACE_LEN - 8))

@@ -13,6 +13,25 @@ use crate::{
 /// The oldest kernel that has all that is used: `bpf_get_attach_cookie` came with 5.15.
 const OLDEST: (u32, u32) = (5, 15);
 
+/// The oldest one on which stacks can be captured: `bpf_loop` came with 5.17.
+const OLDEST_WITH_STACKS: (u32, u32) = (5, 17);
+
+/// Whether stacks can be captured here; if not, why.
+///
+/// # Errors
+/// What to tell a person.
+pub fn can_capture_stacks() -> Result<(), String> {
+    let kernel = describe().kernel;
+    match version(&kernel) {
+        Some(version) if version < OLDEST_WITH_STACKS => Err(format!(
+            "no stacks: Linux {kernel} is too old for that, {}.{} or newer is needed (--stacks none \
+             says that none are wanted)",
+            OLDEST_WITH_STACKS.0, OLDEST_WITH_STACKS.1
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// What was found.
 #[derive(Debug, Serialize)]
 pub struct HostCheck {

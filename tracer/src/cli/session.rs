@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{
-    args::Tracing,
+    args::{self, Tracing},
     banks::Banks,
     before::Before,
     books::{Books, Closed},
@@ -109,7 +109,14 @@ impl Session {
     /// When the kernel refuses.
     pub fn new(options: &Tracing, output: Output, pids: &BTreeSet<u32>) -> Result<Self, Failure> {
         let libraries = Libraries::of(pids);
-        let kernel = Kernel::load(options.ring_size, options.stacks.into())?;
+        let mut stacks = options.stacks;
+        if stacks != args::Stacks::None
+            && let Err(why) = host::can_capture_stacks()
+        {
+            output.warn(&why);
+            stacks = args::Stacks::None;
+        }
+        let kernel = Kernel::load(options.ring_size, stacks.into())?;
         let started_ns = monotonic_ns();
         Ok(Self {
             kernel,
@@ -118,7 +125,7 @@ impl Session {
             libraries,
             before: Before::default(),
             banks: Banks::default(),
-            stacks: Stacks::new(options.stacks),
+            stacks: Stacks::new(stacks),
             meshes: Meshes::default(),
             stream: Stream::new(started_ns),
             witness: Witness::default(),

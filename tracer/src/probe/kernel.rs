@@ -77,6 +77,8 @@ pub struct Kernel {
     events: AsyncFd<RingBuf<MapData>>,
     stacks: RingBuf<MapData>,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
+    /// The program that probes run.
+    pub(super) capture: &'static str,
 }
 
 impl Kernel {
@@ -113,6 +115,10 @@ impl Kernel {
             events,
             stacks: stack_ring,
             logger,
+            capture: match stacks {
+                Stacks::None => "capture",
+                Stacks::Python | Stacks::Full => "capture_with_stacks",
+            },
         };
         let btf::Offsets {
             task_pid,
@@ -143,7 +149,7 @@ impl Kernel {
         };
         kernel.set(setting::STACKS, wanted)?;
         kernel.set(setting::STACKS_FILLED, u64::from(stacks.ring_bytes() / 2))?;
-        for program in ["capture", "linked"] {
+        for program in [kernel.capture, "linked"] {
             let program_data: &mut UProbe = kernel.program(program)?;
             program_data
                 .load()

@@ -67,7 +67,7 @@ impl Kernel {
     ) -> Result<AttachedProbes, ProbeError> {
         let mut attached = AttachedProbes::default();
         for (file_offset, point) in probes {
-            let link = self.uprobe("capture", library, file_offset, scope, u64::from(point))?;
+            let link = self.uprobe(self.capture, library, file_offset, scope, u64::from(point))?;
             attached.links.push(link);
         }
         Ok(attached)

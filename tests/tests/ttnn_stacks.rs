@@ -36,11 +36,13 @@ fn python(frames: &[Value]) -> Vec<Line> {
     let python = frames.iter().filter(|frame| frame["kind"] == "python");
     python
         .map(|frame| {
-            let line = unsigned(frame, "line");
+            // From CPython 3.11 on it is the qualified one, of which Python's `traceback` tells the end.
+            let name = text(frame, "function").rsplit('.').next();
+            let name = name.unwrap_or_default();
             (
                 text(frame, "file").into(),
-                line,
-                text(frame, "function").into(),
+                unsigned(frame, "line"),
+                name.into(),
             )
         })
         .filter(|(file, _, _): &Line| !file.contains("/site-packages/ttnn/"))

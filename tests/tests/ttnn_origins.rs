@@ -254,13 +254,20 @@ fn without_stacks_nothing_is_guessed(release: Release) {
     for buffer in list(process.0, "live_buffers") {
         assert_eq!(buffer["origin"], "unknown", "{buffer}");
     }
-    // A chip's share is known by where it lies; the only one of its chip there, that is.
-    let mut standing: BTreeMap<Place, Vec<&str>> = BTreeMap::new();
+    // A chip's share is known by lying where its mesh's buffer does, before any other does.
+    let mut standing: BTreeMap<Place, Vec<(u64, &str)>> = BTreeMap::new();
     for buffer in list(&process.0["non_owning"], "buffers") {
-        let origins = standing.entry(place(buffer)).or_default();
-        origins.push(text(buffer, "origin"));
+        let born = unsigned(buffer, "allocated_at_ns");
+        let here = standing.entry(place(buffer)).or_default();
+        here.push((born, text(buffer, "origin")));
     }
-    for at in run.made().keys() {
-        assert!(standing[at].contains(&"mesh_member"), "{at:?}");
+    for (at, mut here) in standing {
+        here.sort_unstable();
+        let mut origins = here.iter().map(|(_, origin)| *origin);
+        assert_eq!(origins.next(), Some("mesh_member"), "{at:?}");
+        assert!(
+            origins.all(|origin| origin == "unknown"),
+            "{at:?}: {here:?}"
+        );
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, TableStyle};
 
-use super::place::place;
+use super::place::places;
 use super::words::{BOLD, bytes, count, duration, ids, number, printable, styled};
 use super::{Failure, Group, Peak, PlacedGroup, ProcessSummary, TableOptions};
 use crate::{
@@ -117,11 +117,8 @@ struct Places(BTreeMap<StackId, String>);
 impl Places {
     fn new(process: &ProcessSummary) -> Self {
         let stacks = process.stacks.iter();
-        Self(
-            stacks
-                .map(|stack| (stack.id, printable(&place(&stack.stack))))
-                .collect(),
-        )
+        let places = places(stacks.map(|stack| (stack.id, &stack.stack))).into_iter();
+        Self(places.map(|(id, place)| (id, printable(&place))).collect())
     }
 
     /// Where a group was allocated, and what for unless that is a tensor.

@@ -32,6 +32,61 @@ pub fn qualified(demangled: &str) -> String {
     name
 }
 
+/// The name alone of a mangled function, up to its first template arguments, which `…` stands for; of
+/// what is local to a function, the function. `None` where the name isn't spelt out.
+pub fn nested_name(mangled: &str) -> Option<String> {
+    let mut rest = mangled.strip_prefix("_Z")?.trim_start_matches('Z');
+    let is_nested = if let Some(nested) = rest.strip_prefix('N') {
+        // `const`, and what a member function is called on.
+        rest = nested.trim_start_matches(['r', 'V', 'K', 'R', 'O']);
+        true
+    } else {
+        false
+    };
+    let mut parts: Vec<String> = Vec::new();
+    if let Some(behind) = rest.strip_prefix("St") {
+        parts.push("std".to_owned());
+        rest = behind;
+    }
+    loop {
+        // Of a name that is seen in one file only.
+        let spelt = rest.strip_prefix('L').unwrap_or(rest);
+        if let Some((part, behind)) = source_name(spelt) {
+            parts.push(match part {
+                part if part.starts_with("_GLOBAL__N_") => "(anonymous namespace)".to_owned(),
+                part => part.to_owned(),
+            });
+            rest = behind;
+            // Tags of an interface, such as `[abi:cxx11]`.
+            while let Some((_, behind)) = rest.strip_prefix('B').and_then(source_name) {
+                rest = behind;
+            }
+        } else if rest.starts_with('C') || rest.starts_with('D') {
+            let class = parts.last()?;
+            let is_destructor = rest.starts_with('D');
+            parts.push(format!("{}{class}", if is_destructor { "~" } else { "" }));
+            break;
+        } else {
+            break;
+        }
+        if !is_nested {
+            break;
+        }
+    }
+    if parts.is_empty() || parts == ["std"] {
+        return None;
+    }
+    let arguments = if rest.starts_with('I') { "<…>" } else { "" };
+    Some(parts.join("::") + arguments)
+}
+
+/// What a length stands before, and what follows.
+fn source_name(mangled: &str) -> Option<(&str, &str)> {
+    let digits = mangled.bytes().take_while(u8::is_ascii_digit).count();
+    let length = mangled[..digits].parse().ok()?;
+    mangled[digits..].split_at_checked(length)
+}
+
 /// Whether the last part of a name is an operator that may go on with a bracket.
 fn ends_in_operator(name: &str) -> bool {
     let last = name.rsplit("::").next().unwrap_or_default();
@@ -88,6 +143,50 @@ mod tests {
             (">>)(", ")"),
         ] {
             assert_eq!(qualified(demangled), name, "{demangled}");
+        }
+    }
+
+    #[test]
+    fn a_mangled_name_is_told_up_to_its_template_arguments() {
+        for (mangled, name) in [
+            // Of ttnn 0.66.0 and 0.81.1.
+            (
+                "_ZN4ttnn16device_operation6detail6launchITkNS0_22DeviceOperationConceptENS_10operations9binary_ng\
+                 23BinaryNgDeviceOperationEEENT_21tensor_return_value_tERKNS6_22operation_attributes_tE",
+                "ttnn::device_operation::detail::launch<…>",
+            ),
+            (
+                "_ZZN8nanobind6detail11func_createILb0ELb1EZZN4ttnn10decorators39resolve_composite_operation_ca",
+                "nanobind::detail::func_create<…>",
+            ),
+            (
+                "_ZZZN4ttnn10decorators39resolve_composite_operation_call_methodIZNS_10operations13data_movement6det",
+                "ttnn::decorators::resolve_composite_operation_call_method<…>",
+            ),
+            (
+                "_ZN4ttnn12_GLOBAL__N_111view_deviceITkNS",
+                "ttnn::(anonymous namespace)::view_device<…>",
+            ),
+            ("_ZNK2tt6BufferC2EPNS_7IDeviceE", "tt::Buffer::Buffer"),
+            ("_ZN2tt6BufferD0Ev", "tt::Buffer::~Buffer"),
+            ("_ZN2ttL4nameB5cxx11EvITk", "tt::name"),
+            ("_ZNSt6vectorITk", "std::vector<…>"),
+            ("_Z4mainITk", "main<…>"),
+        ] {
+            assert_eq!(nested_name(mangled).as_deref(), Some(name), "{mangled}");
+        }
+        for unknown in [
+            "main",
+            "_Z",
+            "_ZN",
+            "_ZNSt",
+            "_ZN9short",
+            "_ZTV3foo",
+            "_ZThn16_N2tt",
+            "_ZNK1éE",
+            "_ZNC",
+        ] {
+            assert_eq!(nested_name(unknown), None, "{unknown}");
         }
     }
 

@@ -22,11 +22,12 @@ use crate::{
 pub enum Origin {
     /// A tensor's data: the application's memory.
     Tensor,
-    /// A non-owning part of another buffer.
+    /// A non-owning part of another buffer, or all of it by another name: a reshaped tensor, a slice.
     View,
     /// A chip's non-owning share of a mesh's buffer.
     MeshMember,
-    /// The binaries of a program's kernels. They stay as long as the program is cached.
+    /// The binaries of a program's kernels, and the program's own non-owning buffer there. They stay as
+    /// long as the program is cached.
     Program,
     /// A captured trace, or another prepared list of commands.
     Trace,
@@ -79,6 +80,11 @@ impl fmt::Display for Origin {
 
 /// What tells an origin.
 enum Sign {
+    /// A non-owning buffer, and this function the innermost on the stack of its birth.
+    NonOwningAt(&'static str),
+    /// A non-owning buffer, and one of these functions on the stack of its birth had it made: below it
+    /// there are only [`MAKERS`].
+    NonOwningBy(&'static [&'static str]),
     /// A non-owning buffer, and one of these functions on the stack of its birth.
     NonOwningIn(&'static [&'static str]),
     /// One of these functions on the stack of its birth.
@@ -89,12 +95,39 @@ enum Sign {
     Of(BufferType),
 }
 
+/// What makes any buffer, whatever for.
+const MAKERS: [&str; 6] = [
+    "Buffer::create",
+    "BufferImpl::create",
+    "MeshBuffer::create",
+    "MeshBufferImpl::create",
+    "MeshBuffer::initialize_device_buffers",
+    "MeshBufferImpl::initialize_device_buffers",
+];
+
 /// The rules; the first that fits counts. A function is named by the end of its qualified name.
-const RULES: [(Origin, Sign); 10] = [
+const RULES: [(Origin, Sign); 12] = [
+    // Where only owning buffers come by: a member's birth has the stack of its mesh's buffer, if that
+    // came right before it.
+    (
+        Origin::MeshMember,
+        Sign::NonOwningAt("GraphTracker::track_allocate"),
+    ),
     // Sub-regions, for reads and writes in parts.
     (
         Origin::View,
         Sign::NonOwningIn(&["Buffer::view", "BufferImpl::view"]),
+    ),
+    // Tensors that lie in another one's memory: a mesh's buffer at that address, which is nothing but
+    // its members. `reshape`, `slice` and others come to the first, or make a tensor of their own.
+    (
+        Origin::View,
+        Sign::NonOwningBy(&[
+            "tt_metal::view",
+            "(anonymous namespace)::view_device",
+            "ttnn::experimental::view",
+            "ttnn::narrow",
+        ]),
     ),
     // One for each member, at the address of the mesh's own buffer. In `create` where the compiler
     // inlined the other.
@@ -178,13 +211,19 @@ pub fn origin(buffer_type: BufferType, ownership: Ownership, stack: Option<&Stac
         .filter_map(|frame| frame.function.as_deref())
         .map(qualified)
         .collect();
-    let among = |functions: &[&str]| {
-        names
-            .iter()
-            .any(|name| functions.iter().any(|function| ends_in(name, function)))
+    let is_one_of = |name: &String, functions: &[&str]| {
+        functions.iter().any(|function| ends_in(name, function))
     };
+    let among = |functions: &[&str]| names.iter().any(|name| is_one_of(name, functions));
+    let had_it_made = names.iter().find(|name| !is_one_of(name, &MAKERS));
     let owning = ownership == Ownership::Owning;
     let rule = RULES.iter().find(|(_, sign)| match sign {
+        Sign::NonOwningAt(function) => {
+            !owning && names.first().is_some_and(|name| ends_in(name, function))
+        }
+        Sign::NonOwningBy(functions) => {
+            !owning && had_it_made.is_some_and(|name| is_one_of(name, functions))
+        }
         Sign::NonOwningIn(functions) => !owning && among(functions),
         Sign::In(functions) => among(functions),
         Sign::OwningOf(memory) => owning && buffer_type == *memory,
@@ -252,6 +291,67 @@ mod tests {
             "tt::tt_metal::BufferImpl::view(tt::tt_metal::Buffer&, tt::tt_metal::BufferRegion const&)",
         ] {
             assert_eq!(origins(&[CREATE, function])[1], Origin::View);
+        }
+    }
+
+    /// As on the stacks of 0.81.1, 0.77.0 and of both where what can be inlined is.
+    #[test]
+    fn a_tensor_in_anothers_memory() {
+        for functions in [
+            &[
+                "tt::tt_metal::(anonymous namespace)::view_device(ttnn::Tensor const&)",
+                "tt::tt_metal::view(ttnn::Tensor const&, tt::tt_metal::Shape const&)",
+                "ttnn::Tensor::reshape(tt::tt_metal::Shape const&) const",
+                "ttnn::softmax(ttnn::Tensor const&, signed char)",
+            ][..],
+            &[
+                "tt::tt_metal::view(ttnn::Tensor const&, tt::tt_metal::Shape const&)",
+                "ttnn::experimental::view(ttnn::Tensor const&, tt::tt_metal::Shape const&)",
+                "ttnn::operations::data_movement::PerformView(ttnn::Tensor const&)",
+            ],
+            &["ttnn::experimental::view(ttnn::Tensor const&, tt::tt_metal::Shape const&)"],
+            &["ttnn::narrow(ttnn::Tensor const&, int, int, unsigned int)"],
+        ] {
+            assert_eq!(
+                origins(&[&[CREATE, MEMBERS, ON_MESH], functions].concat())[1],
+                Origin::View
+            );
+            assert_eq!(
+                origins(&[&[CREATE, ON_MESH], functions].concat())[1],
+                Origin::View
+            );
+        }
+    }
+
+    #[test]
+    fn a_tensor_that_is_made_because_it_cant_lie_in_anothers_memory() {
+        let narrow = "ttnn::narrow(ttnn::Tensor const&, int, int, unsigned int)";
+        let tensor =
+            "tt::tt_metal::tensor_impl::allocate_device_buffer(tt::tt_metal::TensorSpec const&)";
+        assert_eq!(
+            origins(&[CREATE, MEMBERS, ON_MESH, tensor, narrow])[1],
+            Origin::MeshMember
+        );
+        assert_eq!(
+            origins(&[CREATE, ON_MESH, tensor, narrow])[0],
+            Origin::Tensor
+        );
+    }
+
+    #[test]
+    fn a_member_with_the_stack_of_its_meshs_buffer() {
+        let track = "tt::tt_metal::GraphTracker::track_allocate(tt::tt_metal::Buffer const*)";
+        let tensor =
+            "tt::tt_metal::tensor_impl::allocate_device_buffer(tt::tt_metal::TensorSpec const&)";
+        let setup = "tt::tt_metal::GlobalSemaphoreImpl::setup_buffer(BufferType)";
+        for (functions, of_mesh) in [
+            // Also where a compiler inlined what is between.
+            (&[track, CREATE, ON_MESH, tensor][..], Origin::Tensor),
+            (&[track, CREATE, tensor], Origin::Tensor),
+            (&[track, setup], Origin::Semaphore),
+            (&[track, CREATE], Origin::Unknown),
+        ] {
+            assert_eq!(origins(functions), [of_mesh, Origin::MeshMember]);
         }
     }
 

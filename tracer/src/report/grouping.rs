@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     ledger::{
-        BufferType, Device, DeviceKind, FailedAllocation, Kin, LiveBuffer, Nanoseconds, Ownership,
-        Process, Source, Tally,
+        Buffer, BufferType, Device, DeviceKind, FailedAllocation, Kin, LiveBuffer, Nanoseconds,
+        ObjectPointer, Ownership, Process, Source, Tally,
     },
     origin::{Origin, origin},
     stack::{Stack, StackId},
@@ -20,31 +20,17 @@ use crate::{
 pub struct Origins<'a> {
     stacks: &'a BTreeMap<StackId, Stack>,
     known: HashMap<(Option<StackId>, BufferType, Ownership), Origin>,
-    /// The meshes that each chip belongs to.
-    meshes: HashMap<u32, Vec<Device>>,
-    /// Where meshes' owning buffers lie.
-    on_meshes: HashSet<(Device, BufferType, u64)>,
+    /// The objects of those non-owning buffers on a mesh's members that were the first there since the
+    /// mesh's own was born where they lie, by device.
+    members: HashSet<(Device, ObjectPointer)>,
 }
 
 impl<'a> Origins<'a> {
     pub fn new(process: &Process, stacks: &'a BTreeMap<StackId, Stack>) -> Self {
-        let mut meshes: HashMap<u32, Vec<Device>> = HashMap::new();
-        for (device, account) in process.devices() {
-            for chip in &account.members {
-                meshes.entry(*chip).or_default().push(*device);
-            }
-        }
-        let on_meshes = process
-            .owning()
-            .map(|live| &live.buffer)
-            .filter(|buffer| buffer.device.kind == DeviceKind::Mesh)
-            .map(|buffer| (buffer.device, buffer.buffer_type, buffer.address))
-            .collect();
         Self {
             stacks,
             known: HashMap::new(),
-            meshes,
-            on_meshes,
+            members: members(process),
         }
     }
 
@@ -60,23 +46,15 @@ impl<'a> Origins<'a> {
             })
     }
 
-    /// What a buffer is for. Without a stack, a non-owning one on a mesh's member that lies where a
-    /// buffer of the mesh does is that member's share of it.
+    /// What a buffer is for. Without a stack, the first non-owning one on a mesh's member that lies where
+    /// a buffer of the mesh does is that member's share of it.
     pub fn of_buffer(&mut self, live: &LiveBuffer) -> Origin {
         let buffer = &live.buffer;
-        let origin = self.of(live.stack(), buffer.buffer_type, buffer.ownership);
-        if origin != Origin::Unknown
-            || buffer.ownership == Ownership::Owning
-            || buffer.device.kind != DeviceKind::Chip
-        {
-            return origin;
-        }
-        let meshes = self.meshes.get(&buffer.device.id).into_iter().flatten();
-        let mut places = meshes.map(|mesh| (*mesh, buffer.buffer_type, buffer.address));
-        if places.any(|place| self.on_meshes.contains(&place)) {
-            Origin::MeshMember
-        } else {
-            origin
+        match self.of(live.stack(), buffer.buffer_type, buffer.ownership) {
+            Origin::Unknown if self.members.contains(&(buffer.device, buffer.object)) => {
+                Origin::MeshMember
+            }
+            origin => origin,
         }
     }
 
@@ -110,6 +88,41 @@ impl<'a> Origins<'a> {
         groups.sort_by_key(|group| Reverse(group.bytes));
         groups
     }
+}
+
+fn members(process: &Process) -> HashSet<(Device, ObjectPointer)> {
+    let mut meshes: HashMap<u32, Vec<Device>> = HashMap::new();
+    for (device, account) in process.devices() {
+        for chip in &account.members {
+            meshes.entry(*chip).or_default().push(*device);
+        }
+    }
+    let place = |buffer: &Buffer| (buffer.buffer_type, buffer.address);
+    // Of those from before nobody knows what was made of them.
+    let born: HashMap<(Device, (BufferType, u64)), Nanoseconds> = process
+        .owning()
+        .filter(|live| live.buffer.device.kind == DeviceKind::Mesh)
+        .filter_map(|live| Some(((live.buffer.device, place(&live.buffer)), live.since()?)))
+        .collect();
+    let mut first: HashMap<(Device, (BufferType, u64)), &LiveBuffer> = HashMap::new();
+    for live in process.non_owning() {
+        let buffer = &live.buffer;
+        let mut meshes = meshes.get(&buffer.device.id).into_iter().flatten();
+        let is_behind_a_meshs = meshes.any(|mesh| {
+            let born = born.get(&(*mesh, place(buffer)));
+            born.is_some_and(|born| live.since().is_some_and(|since| since >= *born))
+        });
+        if buffer.device.kind == DeviceKind::Chip && is_behind_a_meshs {
+            let first = first.entry((buffer.device, place(buffer))).or_insert(live);
+            if live.since() < first.since() {
+                *first = live;
+            }
+        }
+    }
+    let first = first.into_iter();
+    first
+        .map(|((device, _), live)| (device, live.buffer.object))
+        .collect()
 }
 
 /// What is live, by where it was allocated, the largest first. `end`: when ages are taken.

@@ -1,9 +1,69 @@
 //! A stack in a few words: the one line of code that a person looks for.
 
+use std::collections::BTreeMap;
+
 use crate::{
     cpp_name::qualified,
-    stack::{Frame, FrameKind, Stack},
+    stack::{Frame, FrameKind, Stack, StackId},
 };
+
+/// So many callers are named at most to tell places apart.
+const MOST_CALLERS: usize = 2;
+
+/// Each stack's [place]; of those that would read the same, such as all that one helper allocates, also
+/// the innermost caller that tells them apart.
+pub fn places<'a>(
+    stacks: impl IntoIterator<Item = (StackId, &'a Stack)>,
+) -> BTreeMap<StackId, String> {
+    struct Known {
+        text: String,
+        /// Innermost first.
+        callers: Vec<String>,
+    }
+    let mut places: BTreeMap<StackId, Known> = stacks
+        .into_iter()
+        .map(|(id, stack)| {
+            let text = place(stack);
+            let callers = callers(stack);
+            (id, Known { text, callers })
+        })
+        .collect();
+    for _ in 0..MOST_CALLERS {
+        let mut alike: BTreeMap<String, Vec<StackId>> = BTreeMap::new();
+        for (id, known) in &places {
+            alike.entry(known.text.clone()).or_default().push(*id);
+        }
+        for ids in alike.into_values().filter(|ids| ids.len() > 1) {
+            let callers = |id: &StackId| places[id].callers.as_slice();
+            let deepest = ids.iter().map(|id| callers(id).len()).max();
+            let differs = (0..deepest.unwrap_or_default()).find(|at| {
+                let first = callers(&ids[0]).get(*at);
+                ids.iter().any(|id| callers(id).get(*at) != first)
+            });
+            let Some(at) = differs else { continue };
+            for id in &ids {
+                let Some(known) = places.get_mut(id) else {
+                    continue;
+                };
+                if let Some(caller) = known.callers.get(at) {
+                    known.text.push_str(&format!(", from {caller}"));
+                }
+                known.callers.drain(..known.callers.len().min(at + 1));
+            }
+        }
+    }
+    let places = places.into_iter();
+    places.map(|(id, known)| (id, known.text)).collect()
+}
+
+/// The lines of Python that came to the place, innermost first.
+fn callers(stack: &Stack) -> Vec<String> {
+    let python = stack
+        .frames
+        .iter()
+        .filter(|frame| frame.kind == FrameKind::Python && !is_ttnns_python(frame));
+    python.skip(1).map(words).collect()
+}
 
 /// The innermost line of Python that isn't ttnn's; else the innermost function of a person's own code;
 /// else the outermost one of ttnn's, such as `ttnn::empty`; else the innermost one that has a name; else
@@ -198,6 +258,47 @@ mod tests {
         assert_eq!(
             of(&frames[3..]),
             "_PyEval_EvalFrameDefault (libpython3.10.so.1.0)"
+        );
+    }
+
+    #[test]
+    fn what_one_helper_allocates_is_told_apart_by_who_called_it() {
+        let helper = || python("zeros", "/model/util.py", 7);
+        let dispatch = || python("<lambda>", "/model/util.py", 9);
+        let of_layer = |line| python("forward", "/model/layer.py", line);
+        let main = |line| python("<module>", "/model/main.py", line);
+        let ttnns = || python("__call__", "/venv/site-packages/ttnn/decorators.py", 1);
+        let stacks = [
+            vec![ttnns(), helper(), dispatch(), of_layer(20), main(1)],
+            vec![ttnns(), helper(), dispatch(), of_layer(20), main(2)],
+            vec![ttnns(), helper(), dispatch(), of_layer(30), main(1)],
+            // The same by another way through C++.
+            vec![
+                metal(),
+                ttnns(),
+                helper(),
+                dispatch(),
+                of_layer(30),
+                main(1),
+            ],
+            vec![ttnns(), main(5)],
+        ]
+        .map(|frames| Stack {
+            frames,
+            broken: None,
+        });
+        let ids = (0..).map(StackId);
+        let places = places(ids.zip(&stacks));
+        let texts: Vec<&str> = places.values().map(String::as_str).collect();
+        assert_eq!(
+            texts,
+            [
+                "util.py:7 in zeros, from layer.py:20 in forward, from main.py:1 in <module>",
+                "util.py:7 in zeros, from layer.py:20 in forward, from main.py:2 in <module>",
+                "util.py:7 in zeros, from layer.py:30 in forward",
+                "util.py:7 in zeros, from layer.py:30 in forward",
+                "main.py:5 in <module>",
+            ]
         );
     }
 

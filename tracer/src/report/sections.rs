@@ -1,10 +1,11 @@
 //! Beneath a process's table: who allocated what. Each section stands there only if some stack does.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, TableStyle};
 
-use super::place::place;
+use super::place::places;
 use super::words::{BOLD, bytes, count, duration, ids, number, printable, styled};
 use super::{Failure, Group, Peak, PlacedGroup, ProcessSummary, TableOptions};
 use crate::{
@@ -117,11 +118,8 @@ struct Places(BTreeMap<StackId, String>);
 impl Places {
     fn new(process: &ProcessSummary) -> Self {
         let stacks = process.stacks.iter();
-        Self(
-            stacks
-                .map(|stack| (stack.id, printable(&place(&stack.stack))))
-                .collect(),
-        )
+        let places = places(stacks.map(|stack| (stack.id, &stack.stack))).into_iter();
+        Self(places.map(|(id, place)| (id, printable(&place))).collect())
     }
 
     /// Where a group was allocated, and what for unless that is a tensor.
@@ -190,18 +188,11 @@ fn leaks(process: &ProcessSummary, places: &Places) -> Vec<Row> {
     if !leaks.iter().any(|leak| leak.placed.group.stack.is_some()) {
         return Vec::new();
     }
-    let shown = shown(leaks.len(), MOST_ROWS);
-    let mut rows: Vec<Row> = leaks
-        .iter()
-        .take(shown)
-        .map(|leak| Row {
-            time: leak.oldest_age_ns.map(duration).unwrap_or_default(),
-            ..placed_row(&leak.placed, places)
-        })
-        .collect();
-    let others = leaks.iter().skip(shown);
-    rows.extend(rest(others.map(|leak| &leak.placed.group)));
-    rows
+    let parts = leaks.iter().map(|leak| Part {
+        oldest: leak.oldest_age_ns,
+        ..Part::placed(&leak.placed, places)
+    });
+    rows(parts, MOST_ROWS)
 }
 
 fn temporary(process: &ProcessSummary, places: &Places) -> Vec<Row> {
@@ -209,15 +200,8 @@ fn temporary(process: &ProcessSummary, places: &Places) -> Vec<Row> {
     if !groups.iter().any(|placed| placed.group.stack.is_some()) {
         return Vec::new();
     }
-    let shown = shown(groups.len(), MOST_ROWS);
-    let mut rows: Vec<Row> = groups
-        .iter()
-        .take(shown)
-        .map(|placed| placed_row(placed, places))
-        .collect();
-    let others = groups.iter().skip(shown);
-    rows.extend(rest(others.map(|placed| &placed.group)));
-    rows
+    let parts = groups.iter().map(|placed| Part::placed(placed, places));
+    rows(parts, MOST_ROWS)
 }
 
 fn peaks(process: &ProcessSummary, places: &Places) -> Vec<Row> {
@@ -227,10 +211,8 @@ fn peaks(process: &ProcessSummary, places: &Places) -> Vec<Row> {
     }
     let mut rows = Vec::new();
     for (name, peak) in devices_peaks(process) {
-        let shown = shown(peak.groups.len(), MOST_OF_A_PEAK);
-        let (shown, others) = peak.groups.split_at(shown);
-        let mut of_peak: Vec<Row> = shown.iter().map(|group| row(group, places)).collect();
-        of_peak.extend(rest(others.iter()));
+        let parts = peak.groups.iter().map(|group| Part::new(group, places));
+        let mut of_peak = self::rows(parts, MOST_OF_A_PEAK);
         if let Some(first) = of_peak.first_mut() {
             first.memory = memory(peak.buffer_type, &name);
             first.time = format!("at {}", duration(peak.peak_at_ns.0));
@@ -268,46 +250,80 @@ fn devices_peaks(process: &ProcessSummary) -> Vec<(String, &Peak)> {
         .collect()
 }
 
-fn placed_row(placed: &PlacedGroup, places: &Places) -> Row {
-    let device = device_name(placed.device_kind, &[placed.device_id]);
-    Row {
-        memory: memory(placed.buffer_type, &device),
-        ..row(&placed.group, places)
+/// What was allocated in one place, as a row tells it.
+struct Part {
+    buffers: u64,
+    bytes: u64,
+    /// Where it lies, unless that is told apart.
+    memory: String,
+    oldest: Option<u64>,
+    place: String,
+}
+
+impl Part {
+    fn new(group: &Group, places: &Places) -> Self {
+        Self {
+            buffers: group.buffers,
+            bytes: group.bytes,
+            memory: String::new(),
+            oldest: None,
+            place: places.of(group),
+        }
+    }
+
+    fn placed(placed: &PlacedGroup, places: &Places) -> Self {
+        let device = device_name(placed.device_kind, &[placed.device_id]);
+        Self {
+            memory: memory(placed.buffer_type, &device),
+            ..Self::new(&placed.group, places)
+        }
     }
 }
 
-fn row(group: &Group, places: &Places) -> Row {
-    Row {
-        size: bytes(group.bytes),
-        count: count(group.buffers, "buffer"),
-        place: places.of(group),
-        ..Row::default()
+/// The rows of so many parts, the largest first, and one row for all others. What a person would read as
+/// the same is one part: two operations on one line.
+fn rows(parts: impl Iterator<Item = Part>, most: usize) -> Vec<Row> {
+    let mut told_apart: Vec<Part> = Vec::new();
+    for part in parts {
+        let alike =
+            |other: &&mut Part| (&other.memory, &other.place) == (&part.memory, &part.place);
+        match told_apart.iter_mut().find(alike) {
+            Some(other) => {
+                other.buffers = other.buffers.saturating_add(part.buffers);
+                other.bytes = other.bytes.saturating_add(part.bytes);
+                other.oldest = other.oldest.max(part.oldest);
+            }
+            None => told_apart.push(part),
+        }
     }
-}
-
-/// How many of so many groups have rows of their own: a single one left over would have a row anyway.
-fn shown(groups: usize, most: usize) -> usize {
-    if groups == most + 1 {
-        groups
+    told_apart.sort_by_key(|part| Reverse(part.bytes));
+    // A single one left over would have a row anyway.
+    let shown = if told_apart.len() == most + 1 {
+        told_apart.len()
     } else {
-        most.min(groups)
+        most.min(told_apart.len())
+    };
+    let others = told_apart.split_off(shown);
+    let mut rows: Vec<Row> = told_apart
+        .into_iter()
+        .map(|part| Row {
+            size: bytes(part.bytes),
+            count: count(part.buffers, "buffer"),
+            memory: part.memory,
+            time: part.oldest.map(duration).unwrap_or_default(),
+            place: part.place,
+        })
+        .collect();
+    if !others.is_empty() {
+        let sum = |of: fn(&Part) -> u64| others.iter().map(of).fold(0, u64::saturating_add);
+        rows.push(Row {
+            size: bytes(sum(|part| part.bytes)),
+            count: count(sum(|part| part.buffers), "buffer"),
+            place: format!("in {} other places", number(others.len() as u64)),
+            ..Row::default()
+        });
     }
-}
-
-/// One row for all that have none of their own.
-fn rest<'a>(groups: impl Iterator<Item = &'a Group>) -> Option<Row> {
-    let (mut number_of, mut buffers, mut size) = (0_u64, 0_u64, 0_u64);
-    for group in groups {
-        number_of += 1;
-        buffers = buffers.saturating_add(group.buffers);
-        size = size.saturating_add(group.bytes);
-    }
-    (number_of > 0).then(|| Row {
-        size: bytes(size),
-        count: count(buffers, "buffer"),
-        place: format!("in {} other places", number(number_of)),
-        ..Row::default()
-    })
+    rows
 }
 
 /// `DRAM, chips 0-7`

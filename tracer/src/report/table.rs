@@ -183,7 +183,32 @@ fn chip_blocks<'a>(chips: &[&'a DeviceSummary]) -> Vec<Block<'a>> {
     blocks
 }
 
+/// The table; without the capacity where the terminal has no room for that.
 fn draw(blocks: &[Block<'_>], ended: bool, options: TableOptions) -> Table {
+    let has_capacity = blocks.iter().any(|block| {
+        let mut memory = block.device.memory.iter();
+        memory.any(|(_, usage)| usage.is_used() && usage.capacity.is_some())
+    });
+    let has_room = || {
+        let unlimited = TableOptions {
+            width: None,
+            colour: false,
+        };
+        let natural = draw_with(blocks, ended, unlimited, true).to_string();
+        let widest = natural.lines().map(|line| line.chars().count()).max();
+        options
+            .width
+            .is_none_or(|width| widest <= Some(usize::from(width)))
+    };
+    draw_with(blocks, ended, options, has_capacity && has_room())
+}
+
+fn draw_with(
+    blocks: &[Block<'_>],
+    ended: bool,
+    options: TableOptions,
+    has_capacity: bool,
+) -> Table {
     let mut table = Table::new();
     table
         .load_style(STYLE)
@@ -197,10 +222,6 @@ fn draw(blocks: &[Block<'_>], ended: bool, options: TableOptions) -> Table {
         Some(width) => table.set_width(width),
         None => table.set_content_arrangement(ContentArrangement::Disabled),
     };
-    let has_capacity = blocks.iter().any(|block| {
-        let mut memory = block.device.memory.iter();
-        memory.any(|(_, usage)| usage.is_used() && usage.capacity.is_some())
-    });
     let live = if ended { "Live at exit" } else { "Live" };
     let titles = [
         "Device",

@@ -3,6 +3,7 @@
 use object::{Object as _, ObjectSymbol as _, ReadRef, SymbolKind};
 
 use super::CodeError;
+use crate::cpp_name::nested_name;
 
 /// The functions of a file of code, by address.
 #[derive(Debug, Default)]
@@ -49,10 +50,38 @@ impl Symbols {
         (address - symbol.address < symbol.size).then_some(symbol.name.as_str())
     }
 
-    /// A name as a person reads it.
+    /// A name as a person reads it. Of what `cpp_demangle` can't read, such as constrained templates, the
+    /// name alone.
     pub fn demangled(name: &str) -> String {
         let symbol = cpp_demangle::Symbol::new(name).ok();
-        let demangled = symbol.and_then(|symbol| symbol.demangle().ok());
-        demangled.unwrap_or_else(|| name.to_owned())
+        symbol
+            .and_then(|symbol| symbol.demangle().ok())
+            .or_else(|| nested_name(name))
+            .unwrap_or_else(|| name.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_demangled() {
+        for (name, demangled) in [
+            (
+                "_ZNK2tt8tt_metal6Buffer7addressEv",
+                "tt::tt_metal::Buffer::address() const",
+            ),
+            ("main", "main"),
+            // A constrained template (`Tk`), of ttnn's `_ttnncpp.so`.
+            (
+                "_ZN4ttnn16device_operation6detail6launchITkNS0_22DeviceOperationConceptENS_4prim19CopyDevice\
+                 OperationEEENT_21tensor_return_value_tERKNS5_22operation_attributes_tERKNS5_13tensor_args_tE",
+                "ttnn::device_operation::detail::launch<…>",
+            ),
+            ("_ZThn16_N2tt", "_ZThn16_N2tt"),
+        ] {
+            assert_eq!(Symbols::demangled(name), demangled);
+        }
     }
 }

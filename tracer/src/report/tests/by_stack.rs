@@ -31,7 +31,7 @@ fn python_frame(function: &str, file: &str, line: u32) -> Frame {
 const METAL: &str = "/venv/ttnn/build/lib/libtt_metal.so";
 
 /// A stack as Python code has it that calls ttnn, which calls such a function of TT-Metal's.
-fn called(line: u32, within: &str, innermost: &str) -> Stack {
+pub fn called(line: u32, within: &str, innermost: &str) -> Stack {
     Stack {
         frames: vec![
             native(
@@ -47,7 +47,8 @@ fn called(line: u32, within: &str, innermost: &str) -> Stack {
     }
 }
 
-const TENSOR: &str = "tt::tt_metal::tensor_impl::allocate_device_buffer(tt::tt_metal::TensorSpec)";
+pub const TENSOR: &str =
+    "tt::tt_metal::tensor_impl::allocate_device_buffer(tt::tt_metal::TensorSpec)";
 const BINARIES: &str =
     "tt::tt_metal::distributed::MeshWorkloadImpl::load_binaries(MeshCommandQueue&)";
 

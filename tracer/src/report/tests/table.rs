@@ -1,6 +1,7 @@
 //! What a person sees.
 
 use super::*;
+use crate::stack::StackId;
 
 fn plain(summary: &Summary) -> String {
     table(summary, TableOptions::default())
@@ -141,14 +142,67 @@ fn who_allocated_what_in_a_narrow_terminal() {
     }
 }
 
+/// Fourteen buffers with a stack each, on lines that `line` says.
+fn fourteen(line: fn(u32) -> u32) -> String {
+    let mut story = Story::default();
+    let mut facts_of = python(PID, Attached::Start);
+    for number in 1..=14_u32 {
+        let place = u64::from(number);
+        let buffer = owning(0x10 * place, chip(0), 0x1000 * place, place * MIB);
+        story.allocate_at(100 + number, buffer);
+        let stack = by_stack::called(line(number), "forward", by_stack::TENSOR);
+        facts_of.stacks.insert(StackId(100 + number), stack);
+    }
+    plain(&Summary::new(&story.ledger, &facts(vec![facts_of])))
+}
+
+#[test]
+fn what_reads_the_same_is_one_row() {
+    let text = fourteen(|number| if number <= 12 { 1 } else { number });
+    let rows: Vec<String> = text
+        .lines()
+        .filter(|line| line.contains("model.py"))
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    assert_eq!(rows.len(), 2 * 3, "{text}");
+    assert_eq!(
+        rows[0],
+        "78.00 MiB 12 buffers DRAM, chip 0 1s 500ms model.py:1 in forward"
+    );
+    assert!(!text.contains("other places"), "{text}");
+}
+
+#[test]
+fn the_capacity_is_left_out_where_there_is_no_room_for_it() {
+    let capacity = Capacity {
+        banks: 12,
+        bytes_per_bank: 1 << 30,
+        allocated_per_bank: 0,
+        free_per_bank: 1 << 30,
+        largest_free_per_bank: 1 << 30,
+        read_at_ns: Nanoseconds(0),
+    };
+    let mut facts_of = python(PID, Attached::Start);
+    for device in [MESH, chip(0)] {
+        facts_of
+            .capacity
+            .insert((device, BufferType::Dram), capacity);
+    }
+    let summary = Summary::new(&one_chip().ledger, &facts(vec![facts_of]));
+    for (width, shown) in [(None, true), (Some(120), true), (Some(80), false)] {
+        let options = TableOptions {
+            colour: true,
+            width,
+        };
+        let text = table(&summary, options);
+        assert_eq!(text.contains("Capacity"), shown, "{text}");
+        assert_eq!(text.contains("12.00 GiB"), shown, "{text}");
+    }
+}
+
 #[test]
 fn beyond_the_largest_groups_the_rest_is_one_row() {
-    let mut story = Story::default();
-    for number in 1..=14 {
-        let buffer = owning(0x10 * number, chip(0), 0x1000 * number, number * MIB);
-        story.allocate_at(100 + number as u32, buffer);
-    }
-    let text = plain(&Summary::new(&story.ledger, &facts(vec![])));
+    let text = fourteen(|number| number);
     let rows: Vec<Vec<&str>> = text
         .lines()
         .filter(|line| line.contains("other places"))

@@ -126,7 +126,10 @@ fn what_is_freed_at_once_is_temporary_in_every_thread(generation: Generation) {
             .iter()
             .filter(|group| group["buffer_type"] == buffer_type);
         here.fold((0, 0), |(buffers, bytes), group| {
-            expect_function(process, &group["stack"], "Session::churn");
+            // At full speed some stacks are skipped.
+            if !group["stack"].is_null() {
+                expect_function(process, &group["stack"], "Session::churn");
+            }
             (
                 buffers + unsigned(group, "buffers"),
                 bytes + unsigned(group, "bytes"),

@@ -407,7 +407,11 @@ fn native(start: &mut StackHeader) -> bool {
     if start.end == 0 || len > MAX_STACK_LEN as u64 {
         len = MAX_STACK_LEN as u64;
     }
-    if len <= 8 << 10 {
+    if len <= 2 << 10 {
+        copy::<{ 2 << 10 }>(start, len)
+    } else if len <= 4 << 10 {
+        copy::<{ 4 << 10 }>(start, len)
+    } else if len <= 8 << 10 {
         copy::<{ 8 << 10 }>(start, len)
     } else if len <= 16 << 10 {
         copy::<{ 16 << 10 }>(start, len)
@@ -431,7 +435,7 @@ fn copy<const LEN: usize>(start: &mut StackHeader, len: u64) -> bool {
         let to = (&raw mut (*record).bytes).cast();
         if bpf_probe_read_user(to, len + 1, start.sp as *const c_void) != 0 {
             // Part of it isn't there; what is on the innermost page is.
-            len = 4095 - (start.sp as u32 & 4095);
+            len = (4095 - (start.sp as u32 & 4095)) & (LEN as u32 - 1);
             if bpf_probe_read_user(to, len + 1, start.sp as *const c_void) != 0 {
                 entry.discard(u64::from(BPF_RB_NO_WAKEUP));
                 return true;

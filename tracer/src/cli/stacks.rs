@@ -21,7 +21,7 @@ use crate::{
     stack::{Frame, FrameKind, NativeFrame, Stack, StackId, merge},
     stream::{StackKey, StackPart, StackRecord, StackState},
     target::{self, FileId, MappedCode},
-    unwind::{Broken, Code, Codes, Mapping, NativeStackId, Symbols, Unwinder},
+    unwind::{self, Broken, Code, Codes, Mapping, NativeStackId, Symbols, Unwinder},
 };
 
 /// Halves of stacks whose event hasn't come; their events were lost.
@@ -218,13 +218,13 @@ impl Stacks {
     }
 
     /// All stacks, with names, by the pids of their processes.
-    pub fn resolve(mut self) -> HashMap<u32, BTreeMap<StackId, Stack>> {
+    pub fn resolve(self) -> HashMap<u32, BTreeMap<StackId, Stack>> {
         // Those through which no stack leads have none to tell.
         let symbols: Vec<Symbols> = self.files.modules.iter().map(Module::symbols).collect();
         let mut all: HashMap<u32, BTreeMap<StackId, Stack>> = HashMap::new();
         for (id, (number, halves)) in (0..).map(StackId).zip(&self.known) {
             let process = &self.processes[*number];
-            let stack = process.resolve(*halves, &mut self.files, &symbols);
+            let stack = process.resolve(*halves, &self.files, &symbols);
             all.entry(process.pid).or_default().insert(id, stack);
         }
         all
@@ -247,6 +247,10 @@ impl ProcessStacks {
         let Ok(mapped) = target::code(self.pid) else {
             return Vec::new();
         };
+        // Of one that is about to end there is nothing any more, either.
+        if mapped.is_empty() {
+            return mapped;
+        }
         self.is_mapped = true;
         let mappings = mapped.iter().filter_map(|part| {
             Some(Mapping {
@@ -267,12 +271,12 @@ impl ProcessStacks {
         matches!(broken, Some(Broken::NoCode(_)))
     }
 
-    fn resolve(&self, halves: Halves, files: &mut Files, symbols: &[Symbols]) -> Stack {
+    fn resolve(&self, halves: Halves, files: &Files, symbols: &[Symbols]) -> Stack {
         let native = halves.native.and_then(|native| self.unwinder.stack(native));
         let mut broken = native.and_then(|native| native.broken.map(|why| why.to_string()));
         let frames = native.map(|native| {
             let frames = native.frames.iter().enumerate();
-            let frames = frames.map(|(depth, at)| self.frame(*at, depth == 0, files, symbols));
+            let frames = frames.map(|(depth, frame)| named(*frame, depth == 0, files, symbols));
             frames.collect()
         });
         let python = halves.python.and_then(|python| self.python.frames(python));
@@ -286,34 +290,32 @@ impl ProcessStacks {
             broken,
         )
     }
+}
 
-    /// A native frame with its names.
-    fn frame(
-        &self,
-        at: u64,
-        is_innermost: bool,
-        files: &mut Files,
-        symbols: &[Symbols],
-    ) -> NativeFrame {
-        // Behind the last instruction of a function stands another one.
-        let within = if is_innermost { at } else { at.wrapping_sub(1) };
-        let located = self.unwinder.locate(files, within);
-        let function = located.and_then(|(code, address)| {
-            let name = symbols.get(code)?.name(address)?;
-            Some(Symbols::demangled(name))
-        });
-        let module = located.and_then(|(code, _)| files.modules.get(code));
-        NativeFrame {
-            of_interpreter: module.is_some_and(|module| module.of_interpreter),
-            frame: Frame {
-                kind: FrameKind::Native,
-                function,
-                file: None,
-                line: None,
-                module: module.map(|module| module.path.display().to_string()),
-                offset: Some(located.map_or(at, |(_, address)| address + (at - within))),
-            },
-        }
+/// A native frame with its names.
+fn named(
+    frame: unwind::NativeFrame,
+    is_innermost: bool,
+    files: &Files,
+    symbols: &[Symbols],
+) -> NativeFrame {
+    let unwind::NativeFrame { at, place } = frame;
+    let function = place.and_then(|(code, address)| {
+        let name = symbols.get(code)?.name(address)?;
+        Some(Symbols::demangled(name))
+    });
+    let module = place.and_then(|(code, _)| files.modules.get(code));
+    NativeFrame {
+        of_interpreter: module.is_some_and(|module| module.of_interpreter),
+        frame: Frame {
+            kind: FrameKind::Native,
+            function,
+            file: None,
+            line: None,
+            module: module.map(|module| module.path.display().to_string()),
+            // Of a return address, the byte before is what counted.
+            offset: Some(place.map_or(at, |(_, address)| address + u64::from(!is_innermost))),
+        },
     }
 }
 

@@ -43,10 +43,20 @@ pub struct Mapping {
     pub code: usize,
 }
 
-/// One stack's frames: the probed instruction, then return addresses.
+/// One frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NativeFrame {
+    /// The probed instruction; of the others the return address.
+    pub at: u64,
+    /// What lay there when the stack was unwound: the number of the code, and the address in its file of
+    /// the instruction itself or, of a return address, of the byte before.
+    pub place: Option<(usize, u64)>,
+}
+
+/// One stack's frames, innermost first.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NativeStack {
-    pub frames: Vec<u64>,
+    pub frames: Vec<NativeFrame>,
     pub broken: Option<Broken>,
 }
 
@@ -139,7 +149,7 @@ impl Unwinder {
     }
 
     /// The file of code that an address lies in, and where in it, as a virtual address of the file.
-    pub fn locate(&self, codes: &mut dyn Codes, address: u64) -> Option<(usize, u64)> {
+    fn locate(&self, codes: &mut dyn Codes, address: u64) -> Option<(usize, u64)> {
         let behind = self
             .mappings
             .partition_point(|mapping| mapping.start <= address);
@@ -166,14 +176,16 @@ impl Unwinder {
         snapshot: &Snapshot<'_>,
     ) -> (NativeStack, Vec<(u64, u64)>) {
         let mut words = Vec::new();
-        let mut frames = vec![snapshot.ip];
+        let mut frames: Vec<NativeFrame> = Vec::new();
+        let mut at = snapshot.ip;
         let mut registers = Registers::new(snapshot.sp, snapshot.bp);
         let mut sp = snapshot.sp;
         let broken = loop {
-            let at = frames[frames.len() - 1];
             // A return address may be the first one behind the function that called.
-            let within = if frames.len() == 1 { at } else { at - 1 };
-            let Some((code, address)) = self.locate(codes, within) else {
+            let within = if frames.is_empty() { at } else { at - 1 };
+            let place = self.locate(codes, within);
+            frames.push(NativeFrame { at, place });
+            let Some((code, address)) = place else {
                 break Some(Broken::NoCode(at));
             };
             let Some(step) = codes.code(code).and_then(|code| code.step(address)) else {
@@ -202,7 +214,7 @@ impl Unwinder {
                 _ => break Some(Broken::Rules(at)),
             }
             registers = caller;
-            frames.push(back);
+            at = back;
             if frames.len() == MOST_FRAMES {
                 break Some(Broken::Endless);
             }

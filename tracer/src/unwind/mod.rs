@@ -18,6 +18,6 @@ mod symbols;
 mod tests;
 
 pub use code::{Code, CodeError};
-pub use frames::{Broken, Codes, Mapping, NativeStack, NativeStackId, Unwinder};
+pub use frames::{Broken, Codes, Mapping, NativeFrame, NativeStack, NativeStackId, Unwinder};
 pub use memory::Snapshot;
 pub use symbols::Symbols;

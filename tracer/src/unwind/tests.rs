@@ -94,11 +94,10 @@ fn own() -> (Unwinder, Files) {
     (unwinder, files)
 }
 
-fn names(unwinder: &Unwinder, files: &mut Files, id: NativeStackId) -> Vec<String> {
-    let frames = unwinder.stack(id).unwrap().frames.clone();
-    let named = frames.iter().enumerate().map(|(depth, at)| {
-        let within = at - u64::from(depth > 0);
-        let (code, address) = unwinder.locate(files, within).unwrap();
+fn names(unwinder: &Unwinder, files: &Files, id: NativeStackId) -> Vec<String> {
+    let frames = unwinder.stack(id).unwrap().frames.iter();
+    let named = frames.map(|frame| {
+        let (code, address) = frame.place.unwrap();
         let name = files.0[code].1.name(address);
         name.map_or_else(String::new, Symbols::demangled)
     });
@@ -111,7 +110,7 @@ fn a_whole_stack_leads_through_each_function_to_the_outermost() {
     let (mut unwinder, mut files) = own();
     let id = unwinder.unwind(&mut files, &taken.snapshot(usize::MAX));
     assert_eq!(unwinder.stack(id).unwrap().broken, None);
-    let names = names(&unwinder, &mut files, id);
+    let names = names(&unwinder, &files, id);
     let of_these: Vec<&str> = ["innermost", "middle", "outermost", "a_whole_stack"]
         .into_iter()
         .flat_map(|name| {
@@ -164,14 +163,15 @@ fn what_was_remembered_of_one_stack_is_not_taken_for_another() {
     let last = frames.len() - 2;
     let at = (0..taken.bytes.len())
         .step_by(8)
-        .find(|at| taken.bytes[*at..].starts_with(&frames[last].to_le_bytes()))
+        .find(|at| taken.bytes[*at..].starts_with(&frames[last].at.to_le_bytes()))
         .unwrap();
     let mut other = taken;
     other.bytes[at..at + 8].copy_from_slice(&0x1234_u64.to_le_bytes());
     let other = unwinder.unwind(&mut files, &other.snapshot(usize::MAX));
     let other = unwinder.stack(other).unwrap();
     assert_eq!(other.frames[..last], frames[..last]);
-    assert_eq!(other.frames[last], 0x1234);
+    assert_eq!(other.frames[last].at, 0x1234);
+    assert_eq!(other.frames[last].place, None);
     assert_eq!(other.broken, Some(Broken::NoCode(0x1234)));
 }
 
@@ -200,7 +200,10 @@ fn code_that_nobody_mapped_is_no_frame() {
     };
     let id = unwinder.unwind(&mut files, &nowhere);
     let expected = NativeStack {
-        frames: vec![0x10],
+        frames: vec![NativeFrame {
+            at: 0x10,
+            place: None,
+        }],
         broken: Some(Broken::NoCode(0x10)),
     };
     assert_eq!(unwinder.stack(id), Some(&expected));

@@ -19,6 +19,9 @@ for_each_release!(
 /// Type of memory and address.
 type Place = (String, u64);
 
+/// Kind and id of a device, and the place there.
+type Spot<'a> = (&'a str, u64, Place);
+
 #[track_caller]
 fn place(value: &Value) -> Place {
     let buffer_type = text(value, "buffer_type").to_owned();
@@ -129,7 +132,7 @@ impl Run {
 
         let chips = list(&self.said[0], "chips");
         // What each buffer that owns nothing is for: on a device, at a place, by the line of its birth.
-        let mut standing: BTreeMap<(&str, u64, Place), Vec<(&str, u64)>> = BTreeMap::new();
+        let mut standing: BTreeMap<Spot<'_>, Vec<(&str, u64)>> = BTreeMap::new();
         for buffer in list(&process.0["non_owning"], "buffers") {
             let device = (text(buffer, "device_kind"), unsigned(buffer, "device_id"));
             standing

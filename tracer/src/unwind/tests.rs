@@ -120,7 +120,7 @@ fn a_whole_stack_leads_through_each_function_to_the_outermost() {
                 .map(move |_| name)
         })
         .collect();
-    assert_eq!(names[0].contains("innermost"), true, "{names:#?}");
+    assert!(names[0].contains("innermost"), "{names:#?}");
     assert_eq!(
         of_these[..6],
         [

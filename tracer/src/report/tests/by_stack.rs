@@ -160,7 +160,7 @@ fn every_stack_that_is_referred_to_is_there_and_no_other() {
 }
 
 #[test]
-fn a_leak_is_as_old_as_it_was_at_its_processs_end() {
+fn a_leak_is_as_old_as_it_was_at_the_end_of_its_process() {
     let summary = model_summary();
     let cache = &only(&summary).leaks[1];
     assert_eq!(cache.placed.group.stack, Some(StackId(5)));

@@ -57,7 +57,11 @@ fn line(process: ProcessSummary<'_>, stack: &Value) -> u64 {
 fn lines<'a>(process: ProcessSummary<'_>, groups: impl IntoIterator<Item = &'a Value>) -> Lines {
     let mut lines = Lines::new();
     for group in groups {
-        assert_eq!(group["origin"], "tensor", "{group}");
+        let stacks = list(process.0, "stacks").iter();
+        let stack = stacks
+            .filter(|stack| stack["id"] == group["stack"])
+            .next_back();
+        assert_eq!(group["origin"], "tensor", "{group}: {stack:#?}");
         let (buffers, bytes) = lines.entry(line(process, &group["stack"])).or_default();
         *buffers += unsigned(group, "buffers");
         *bytes += unsigned(group, "bytes");

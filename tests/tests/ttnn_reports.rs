@@ -57,10 +57,8 @@ fn line(process: ProcessSummary<'_>, stack: &Value) -> u64 {
 fn lines<'a>(process: ProcessSummary<'_>, groups: impl IntoIterator<Item = &'a Value>) -> Lines {
     let mut lines = Lines::new();
     for group in groups {
-        let stacks = list(process.0, "stacks").iter();
-        let stack = stacks
-            .filter(|stack| stack["id"] == group["stack"])
-            .next_back();
+        let mut stacks = list(process.0, "stacks").iter();
+        let stack = stacks.find(|stack| stack["id"] == group["stack"]);
         assert_eq!(group["origin"], "tensor", "{group}: {stack:#?}");
         let (buffers, bytes) = lines.entry(line(process, &group["stack"])).or_default();
         *buffers += unsigned(group, "buffers");

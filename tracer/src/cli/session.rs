@@ -36,6 +36,9 @@ use crate::{
 /// the target more than all the rest.
 pub const FETCH: Duration = Duration::from_millis(10);
 
+/// Records stand in the ring in nearly the order of their times: never so far from it.
+const SKEW_NS: u64 = 1_000_000;
+
 /// Undecodable records that are told one by one; the rest is only counted.
 const MOST_TOLD: u64 = 5;
 
@@ -268,16 +271,21 @@ impl Session {
         let mut unread = 0;
         let mut last = None;
         let mut implausible = None;
-        // First all events, then the stacks: that of an event was sent before it.
+        // First the events, then the stacks: that of an event was sent before it. Of either only what is
+        // there by now: with busy targets there would be no end to it, and the other ring fills.
         let mut records = Vec::new();
+        let until = monotonic_ns() + SKEW_NS;
         kernel.drain(|record| {
             let decoded = stream.decode(record);
             records.push((decoded, stream::point(record), stream::stack_state(record)));
+            stream::time_ns(record).is_none_or(|time| time < until)
         });
+        let until = monotonic_ns() + SKEW_NS;
         kernel.drain_stacks(|record| {
             if let Some(record) = stream::stack(record) {
                 stacks.take(&record);
             }
+            stream::time_ns(record).is_none_or(|time| time < until)
         });
         stacks.settle();
         for (decoded, point, stack) in records {

@@ -325,22 +325,26 @@ impl Kernel {
             })
     }
 
-    /// Gives every record that waits in the ring buffer to `each`, and the kernel side's
-    /// diagnostics to the log.
-    pub fn drain(&mut self, mut each: impl FnMut(&[u8])) {
+    /// Gives the records that wait in the ring buffer to `each`, until it says false, and the kernel
+    /// side's diagnostics to the log. Others may come as fast as they are taken.
+    pub fn drain(&mut self, mut each: impl FnMut(&[u8]) -> bool) {
         while let Some(item) = self.events.get_mut().next() {
-            each(&item);
+            if !each(&item) {
+                break;
+            }
         }
         if let Some(logger) = &mut self.logger {
             logger.flush();
         }
     }
 
-    /// Gives every stack record that waits to `each`. Those of a record that [`Self::drain`] gave have
-    /// been sent before it.
-    pub fn drain_stacks(&mut self, mut each: impl FnMut(&[u8])) {
+    /// Likewise the stack records that wait. Those of a record that [`Self::drain`] gave have been sent
+    /// before it.
+    pub fn drain_stacks(&mut self, mut each: impl FnMut(&[u8]) -> bool) {
         while let Some(item) = self.stacks.next() {
-            each(&item);
+            if !each(&item) {
+                break;
+            }
         }
     }
 

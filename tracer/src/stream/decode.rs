@@ -300,6 +300,11 @@ pub fn point(record: &[u8]) -> Option<u32> {
     read_header(record).map(|header| header.point)
 }
 
+/// When a record was made, by `CLOCK_MONOTONIC`, in nanoseconds.
+pub fn time_ns(record: &[u8]) -> Option<u64> {
+    read_header(record).map(|header| header.time_ns)
+}
+
 /// A little-endian number of up to 8 bytes.
 pub(super) fn number(bytes: &[u8]) -> u64 {
     bytes

@@ -7,7 +7,7 @@ mod stack;
 mod tests;
 mod witness;
 
-pub use decode::{DecodeError, Decoded, Stream, point};
+pub use decode::{DecodeError, Decoded, Stream, point, time_ns};
 pub use plan::PlanError;
 pub use stack::{SentCode, StackKey, StackPart, StackRecord, StackState, stack, stack_state};
 pub use witness::{Implausible, Witness};

@@ -48,9 +48,8 @@ pub struct PythonStacks {
     /// By address and word.
     codes: HashMap<(u64, u64), CodeObject>,
     frames: HashMap<SentFrame, Option<Frame>>,
-    /// Those whose frames haven't been told yet: their code objects come behind them.
-    new: Vec<PythonStackId>,
-    sent: Vec<Vec<SentFrame>>,
+    /// Those whose frames haven't been told yet.
+    new: HashMap<PythonStackId, Vec<SentFrame>>,
     ids: HashMap<(Vec<SentFrame>, bool), PythonStackId>,
     stacks: Vec<PythonStack>,
 }
@@ -70,8 +69,7 @@ impl PythonStacks {
             delay: FIRST_DELAY,
             codes: HashMap::new(),
             frames: HashMap::new(),
-            new: Vec::new(),
-            sent: Vec::new(),
+            new: HashMap::new(),
             ids: HashMap::new(),
             stacks: Vec::new(),
         }
@@ -176,35 +174,32 @@ impl PythonStacks {
             groups: Vec::new(),
             more,
         });
-        self.sent.push(key.0.clone());
-        self.new.push(id);
+        self.new.insert(id, key.0.clone());
         self.ids.insert(key, id);
         Some(id)
     }
 
-    /// Tells the frames of stacks that came in, once all records that go with them did.
-    pub fn settle(&mut self) {
-        let Some(python) = &self.interpreter else {
+    /// Tells a stack's frames, unless that was done. All records of its event must have been taken in: the
+    /// code objects come behind the frames.
+    pub fn settle(&mut self, id: PythonStackId) {
+        let (Some(python), Some(sent)) = (&self.interpreter, self.new.remove(&id)) else {
             return;
         };
-        for id in self.new.drain(..) {
-            let sent = std::mem::take(&mut self.sent[id.0 as usize]);
-            let mut groups = vec![Vec::new()];
-            for sent in sent {
-                let frame = self
-                    .frames
-                    .entry(sent)
-                    .or_insert_with(|| tell(&self.codes, &self.memory, python, sent));
-                if let (Some(group), Some(frame)) = (groups.last_mut(), frame) {
-                    group.push(frame.clone());
-                }
-                if sent.0.is_boundary {
-                    groups.push(Vec::new());
-                }
+        let mut groups = vec![Vec::new()];
+        for sent in sent {
+            let frame = self
+                .frames
+                .entry(sent)
+                .or_insert_with(|| tell(&self.codes, &self.memory, python, sent));
+            if let (Some(group), Some(frame)) = (groups.last_mut(), frame) {
+                group.push(frame.clone());
             }
-            groups.pop_if(|last| last.is_empty());
-            self.stacks[id.0 as usize].groups = groups;
+            if sent.0.is_boundary {
+                groups.push(Vec::new());
+            }
         }
+        groups.pop_if(|last| last.is_empty());
+        self.stacks[id.0 as usize].groups = groups;
     }
 
     pub fn frames(&self, id: PythonStackId) -> Option<&PythonStack> {

@@ -287,7 +287,6 @@ impl Session {
             }
             stream::time_ns(record).is_none_or(|time| time < until)
         });
-        stacks.settle();
         for (decoded, point, stack) in records {
             match decoded {
                 Ok(Decoded::Memory(event)) => {

@@ -127,13 +127,6 @@ impl Stacks {
         }
     }
 
-    /// All records that wait were taken in.
-    pub fn settle(&mut self) {
-        for process in &mut self.processes {
-            process.python.settle();
-        }
-    }
-
     /// The stack of an event, once its records were taken in.
     pub fn of(&mut self, event: &Event, state: StackState) -> Option<StackId> {
         let stack = match state {
@@ -172,6 +165,9 @@ impl Stacks {
         let halves = self.pending.remove(&key)?;
         let next = StackId(self.known.len() as u32);
         let number = self.number(pid);
+        if let Some(python) = halves.python {
+            self.processes[number].python.settle(python);
+        }
         let id = *self.ids.entry((number, halves)).or_insert(next);
         if id == next {
             self.known.push((number, halves));

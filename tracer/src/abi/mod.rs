@@ -23,10 +23,14 @@ mod listing;
 mod members;
 mod names;
 mod points;
+mod programs;
 mod settle;
 mod state;
 mod value;
+mod walks;
 mod witness;
+
+use programs::Inquiry;
 
 #[cfg(test)]
 pub mod fixture;
@@ -40,8 +44,10 @@ pub use excerpt::excerpt;
 pub use field::{Field, FieldPath, Witness};
 pub use fields::Fields;
 pub use image::{Image, Library, Pointee};
+pub use walks::Vector;
 pub(crate) use listing::instruction as instruction_text;
 pub use points::{Cost, Holder, Point, PointKind};
+pub use programs::{CircularBuffers, DataflowBuffers, List, Programs, Regions, Semaphores};
 pub(crate) use state::number as register_number;
 
 /// All that is needed to trace one library.
@@ -59,6 +65,8 @@ pub struct Abi {
     pub chip_vtable: u64,
     /// Where a `MeshDevice`'s vtable pointer points to, likewise.
     pub mesh_vtable: u64,
+    /// What is known of programs, or why it isn't: buffers can be traced without.
+    pub programs: Result<Programs, String>,
 }
 
 impl Abi {
@@ -86,6 +94,9 @@ impl Abi {
             mesh_vtable: deriver.vtable("distributed::MeshDevice")?,
             fields,
             points,
+            programs: points::of_programs(&deriver)
+                .and_then(|points| Inquiry::new(image).programs(points))
+                .map_err(|error| error.to_string()),
         })
     }
 }

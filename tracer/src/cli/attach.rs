@@ -6,12 +6,13 @@ use anyhow::anyhow;
 
 use super::{
     args::Attach,
+    deed::{Deed, What},
     everyone,
     failure::{Failure, Kind},
     host::HostCheck,
     output::Output,
     run::optional_sleep,
-    session::{Deed, FETCH, Session, What},
+    session::{FETCH, Session},
     signals,
 };
 use crate::{

@@ -6,11 +6,12 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{
     args,
+    deed::What,
     failure::Failure,
     host::HostCheck,
     output::Output,
     run::optional_sleep,
-    session::{FETCH, Session, What},
+    session::{FETCH, Session},
     signals::Request,
 };
 use crate::{

@@ -10,8 +10,8 @@ use std::{
 use anyhow::anyhow;
 
 use super::{
+    clock::Clock,
     failure::{Failure, Kind},
-    session::Clock,
 };
 use crate::{
     abi::{self, Abi, AbiError},

@@ -6,6 +6,8 @@ mod banks;
 mod before;
 mod books;
 mod check;
+mod clock;
+mod deed;
 mod everyone;
 mod failure;
 mod host;

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{libraries::Code, session::Clock};
+use super::{clock::Clock, libraries::Code};
 use crate::{
     abi::Accessors,
     baseline::{Reading, Survey, Surveyor},

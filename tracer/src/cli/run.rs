@@ -21,10 +21,11 @@ use tokio::sync::oneshot::{self, error::RecvError};
 
 use super::{
     args::Run,
+    deed::{Deed, What, go_on},
     failure::{Failure, Kind},
     host::HostCheck,
     output::Output,
-    session::{Deed, FETCH, Session, What, go_on},
+    session::{FETCH, Session},
     signals::{self, Request},
 };
 use crate::{

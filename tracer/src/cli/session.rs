@@ -1,21 +1,21 @@
 //! One trace, from the first probe to the summary.
 
+mod records;
+
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use anyhow::anyhow;
-use rustix::process::{Pid, Signal, kill_process};
-use rustix::time::{ClockId, clock_gettime};
-
 use super::{
     args::{self, Tracing},
     banks::Banks,
     before::Before,
     books::{Books, Closed},
-    failure::{Failure, Kind},
+    clock::Clock,
+    deed::{Deed, What, go_on},
+    failure::Failure,
     host,
     libraries::Libraries,
     linker::Linkers,
@@ -25,22 +25,16 @@ use super::{
     stacks::Stacks,
 };
 use crate::{
-    ledger::{Event, EventKind, Exit, Nanoseconds},
+    ledger::{EventKind, Exit, Nanoseconds},
     probe::{Kernel, Recording, Scope},
     report::{Attached, Facts, Library, Summary, Tool},
-    stream::{self, Decoded, Stream, Witness},
+    stream::{Stream, Witness},
     target,
 };
 
 /// How often records are fetched: they don't ask for it, since waking a reader for each would cost
 /// the target more than all the rest.
 pub const FETCH: Duration = Duration::from_millis(10);
-
-/// Records stand in the ring in nearly the order of their times: never so far from it.
-const SKEW_NS: u64 = 1_000_000;
-
-/// Undecodable records that are told one by one; the rest is only counted.
-const MOST_TOLD: u64 = 5;
 
 /// A trace that is going on.
 pub struct Session {
@@ -64,47 +58,6 @@ pub struct Session {
     unfollowed: u64,
 }
 
-/// The time since the trace's start.
-#[derive(Clone, Copy, Debug)]
-pub struct Clock {
-    started_ns: u64,
-}
-
-impl Clock {
-    pub fn now(self) -> Nanoseconds {
-        Nanoseconds(monotonic_ns().saturating_sub(self.started_ns))
-    }
-}
-
-/// What a process did that its tracer may want to answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Deed {
-    pub pid: u32,
-    pub what: What,
-    /// The kernel's side has stopped the process: [`Self::answer`] is due.
-    pub stopped: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
-    Executed,
-    Linked,
-    Ended,
-}
-
-impl Deed {
-    fn of(pid: u32, what: What, stopped: bool) -> Self {
-        Self { pid, what, stopped }
-    }
-
-    /// Lets the process go on, if it is stopped.
-    pub fn answer(self) {
-        if self.stopped {
-            go_on(self.pid);
-        }
-    }
-}
-
 impl Session {
     /// Loads the kernel's side. Nothing is recorded yet. `pids`: who will be traced for certain.
     ///
@@ -120,7 +73,7 @@ impl Session {
             stacks = args::Stacks::None;
         }
         let kernel = Kernel::load(options.ring_size, stacks.into())?;
-        let started_ns = monotonic_ns();
+        let clock = Clock::starting_now();
         Ok(Self {
             kernel,
             books: Books::new(output, options.temporary),
@@ -130,10 +83,10 @@ impl Session {
             banks: Banks::default(),
             stacks: Stacks::new(stacks),
             meshes: Meshes::default(),
-            stream: Stream::new(started_ns),
+            stream: Stream::new(clock.started_ns),
             witness: Witness::default(),
             started_at: SystemTime::now(),
-            clock: Clock { started_ns },
+            clock,
             began: HashMap::new(),
             lost: 0,
             undecodable: 0,
@@ -252,151 +205,6 @@ impl Session {
         Ok(deeds)
     }
 
-    /// Says whether something was lost since the last time.
-    fn drain(&mut self, deeds: &mut Vec<Deed>) -> Result<bool, Failure> {
-        let Self {
-            kernel,
-            stream,
-            witness,
-            books,
-            before,
-            banks,
-            began,
-            libraries,
-            stacks,
-            meshes,
-            undecodable,
-            ..
-        } = self;
-        let mut unread = 0;
-        let mut last = None;
-        let mut implausible = None;
-        // First the events, then the stacks: that of an event was sent before it. Of either only what is
-        // there by now: with busy targets there would be no end to it, and the other ring fills.
-        let mut records = Vec::new();
-        let until = monotonic_ns() + SKEW_NS;
-        kernel.drain(|record| {
-            let decoded = stream.decode(record);
-            records.push((decoded, stream::point(record), stream::stack_state(record)));
-            stream::time_ns(record).is_none_or(|time| time < until)
-        });
-        let until = monotonic_ns() + SKEW_NS;
-        kernel.drain_stacks(|record| {
-            if let Some(record) = stream::stack(record) {
-                stacks.take(&record);
-            }
-            stream::time_ns(record).is_none_or(|time| time < until)
-        });
-        for (decoded, point, stack) in records {
-            match decoded {
-                Ok(Decoded::Memory(event)) => {
-                    let event = Event {
-                        stack: stacks.of(&event, stack),
-                        ..event
-                    };
-                    meshes.look(&event, stream, kernel, &books.ledger)?;
-                    last = Some((event.pid, event.tid));
-                    banks.look(&event);
-                    if let Err(error) = witness.look(&event) {
-                        implausible.get_or_insert((event.pid, error));
-                    }
-                    // Its probe tells the library of a process that may have ended by now.
-                    if books.is_unexplained(event.pid)
-                        && let Some(known) = point.and_then(|at| libraries.of_point(at))
-                    {
-                        let began = began.get(&event.pid);
-                        let from_start = began.is_some_and(|at| *at > known.since);
-                        let attached = if from_start {
-                            Attached::Start
-                        } else {
-                            Attached::Running
-                        };
-                        books.has_library(event.pid, attached, known.library.clone(), known.probes);
-                    }
-                    if let Some(event) = before.hold_back(event) {
-                        books.apply(&event);
-                    }
-                }
-                Ok(Decoded::Life(event)) => {
-                    match event.kind {
-                        EventKind::Fork { child } => {
-                            if let Some(at) = began.get(&event.pid).copied() {
-                                began.insert(child, at);
-                            } else {
-                                began.remove(&child);
-                            }
-                        }
-                        _ => drop(began.remove(&event.pid)),
-                    }
-                    if let Some(event) = before.hold_back(event) {
-                        books.apply(&event);
-                    }
-                    banks.look(&event);
-                    if let EventKind::Exit(_) = event.kind {
-                        before.forget(event.pid);
-                        witness.forget(event.pid);
-                        stacks.close(event.pid);
-                        meshes.forget(kernel, event.pid)?;
-                        deeds.push(Deed::of(event.pid, What::Ended, false));
-                    }
-                }
-                Ok(Decoded::Executed { event, stopped }) => {
-                    banks.look(&event);
-                    before.forget(event.pid);
-                    witness.forget(event.pid);
-                    stacks.close(event.pid);
-                    meshes.forget(kernel, event.pid)?;
-                    began.insert(event.pid, event.time);
-                    if let Some(event) = before.hold_back(event) {
-                        books.apply(&event);
-                    }
-                    deeds.push(Deed::of(event.pid, What::Executed, stopped));
-                }
-                Ok(Decoded::Linked { pid, stopped }) => {
-                    deeds.push(Deed::of(pid, What::Linked, stopped));
-                }
-                Err(error) => {
-                    unread += 1;
-                    if *undecodable + unread <= MOST_TOLD {
-                        tracing::warn!("a record can't be read and counts as lost: {error}");
-                    }
-                }
-            }
-        }
-        self.undecodable += unread;
-        let lost = self.kernel.lost()?;
-        let newly = lost.saturating_sub(self.lost) + unread;
-        self.lost = lost;
-        if newly > 0 {
-            let (pid, tid) = last.unwrap_or_default();
-            self.enter(pid, tid, EventKind::Lost(newly));
-        }
-        if let Some((pid, error)) = implausible {
-            return Err(Failure::new(
-                Kind::Library,
-                anyhow!(error).context(format!(
-                    "what process {pid} says of its buffers can't be true, so its library's \
-                     fields were derived wrongly: please report this release of TT-Metal with \
-                     what `tt-memtrace check --pid {pid} --excerpt FILE` writes"
-                )),
-            ));
-        }
-        Ok(newly > 0)
-    }
-
-    fn enter(&mut self, pid: u32, tid: u32, kind: EventKind) {
-        let event = Event {
-            pid,
-            tid,
-            time: self.clock.now(),
-            kind,
-            stack: None,
-        };
-        if let Some(event) = self.before.hold_back(event) {
-            self.books.apply(&event);
-        }
-    }
-
     /// Enters what was there before, and then what happened meanwhile.
     fn settle(&mut self) {
         let found = self.before.wait();
@@ -508,19 +316,4 @@ impl Session {
         drop(probes);
         output.finish(&Summary::new(&ledger, &facts))
     }
-}
-
-/// Lets a process go on that the kernel's side has stopped.
-pub fn go_on(pid: u32) {
-    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        // It may have been killed meanwhile; then there is nothing to go on.
-        let _ = kill_process(pid, Signal::CONT);
-    }
-}
-
-/// `CLOCK_MONOTONIC`, which the kernel side stamps records with (`bpf_ktime_get_ns`).
-fn monotonic_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    u64::try_from(now.tv_sec).unwrap_or_default() * 1_000_000_000
-        + u64::try_from(now.tv_nsec).unwrap_or_default()
 }

@@ -142,7 +142,7 @@ pub const LISTS: usize = 5;
 pub const MAX_ELEMENTS: u32 = 256;
 
 /// Reads that an element can take.
-pub const MAX_ELEMENT_READS: usize = 8;
+pub const MAX_ELEMENT_READS: usize = 10;
 
 /// Where in a capture's workspace the numbers of elements are put that its lists have, one word each.
 pub const COUNTS_AT: usize = BLOCK_AT + 16;

@@ -8,8 +8,8 @@ use aya_ebpf::{
     maps::{Array, LruHashMap},
 };
 use tracer_common::{
-    ARRAY_LEN, ELEMENT_WORDS, Element, Header, LISTS as LISTS_OF_ONE, List, Lists, MAX_ELEMENT_READS,
-    MAX_ELEMENTS, MAX_LISTS, POINT_ELEMENT, counter, known_key, lists,
+    ARRAY_LEN, ELEMENT_WORDS, Element, Header, LISTS as LISTS_OF_ONE, List, Lists,
+    MAX_ELEMENT_READS, MAX_ELEMENTS, MAX_LISTS, POINT_ELEMENT, counter, known_key, lists,
 };
 
 use crate::{EVENTS, count, own_pid, stack::each, user};
@@ -126,7 +126,11 @@ unsafe extern "C" fn next_element(index: u64, walking: *mut Walking) -> i64 {
         let end = bytes.add(array_at + 8).cast::<u64>().read_volatile();
         let len = end.wrapping_sub(begin);
         if len != 0 {
-            let sent = if len > ARRAY_LEN as u64 { ARRAY_LEN as u64 } else { len };
+            let sent = if len > ARRAY_LEN as u64 {
+                ARRAY_LEN as u64
+            } else {
+                len
+            };
             // A mask, for the verifier: 1 to ARRAY_LEN.
             let sent = ((sent as u32).wrapping_sub(1) & (ARRAY_LEN as u32 - 1)) + 1;
             let to = (&raw mut (*element).array).cast();

@@ -29,7 +29,8 @@ use aya_log_ebpf::warn;
 use tracer_common::{
     COUNTS_AT, Capture, Condition, HEADER_AT, Header, KNOWN_AT, MAX_CAPTURES, MAX_KNOWN,
     MAX_PROCESSES, MAX_READS, POINT_EXEC, POINT_EXIT, POINT_FORK, POINT_LINKED, SECOND_SENT_AT,
-    SENT_AT, Short, WORKSPACE_LEN, counter, known_key, lists, recording, register, reporting, setting,
+    SENT_AT, Short, WORKSPACE_LEN, counter, known_key, lists, recording, register, reporting,
+    setting,
 };
 
 /// Everything that happened, in order. User space sets the size.
@@ -216,7 +217,7 @@ fn hit<const STACKS: bool, const LISTS: bool>(ctx: &ProbeContext) -> u32 {
     if program.forget != 0 {
         forget(own_pid());
     }
-    if program.read_count == 0 || LISTS && !list::are_wanted(program.lists_when, value) {
+    if LISTS && !list::are_wanted(program.lists_when, value) || program.read_count == 0 {
         return short(program.point, value);
     }
 

@@ -30,8 +30,6 @@ mod value;
 mod walks;
 mod witness;
 
-use programs::Inquiry;
-
 #[cfg(test)]
 pub mod fixture;
 #[cfg(test)]
@@ -44,11 +42,11 @@ pub use excerpt::excerpt;
 pub use field::{Field, FieldPath, Witness};
 pub use fields::Fields;
 pub use image::{Image, Library, Pointee};
-pub use walks::Vector;
 pub(crate) use listing::instruction as instruction_text;
 pub use points::{Cost, Holder, Point, PointKind};
 pub use programs::{CircularBuffers, DataflowBuffers, List, Programs, Regions, Semaphores};
 pub(crate) use state::number as register_number;
+pub use walks::Vector;
 
 /// All that is needed to trace one library.
 #[derive(Clone, Debug)]
@@ -65,8 +63,9 @@ pub struct Abi {
     pub chip_vtable: u64,
     /// Where a `MeshDevice`'s vtable pointer points to, likewise.
     pub mesh_vtable: u64,
-    /// What is known of programs, or why it isn't: buffers can be traced without.
-    pub programs: Result<Programs, String>,
+    /// What is known of programs, or why nothing is: buffers can be traced without. `None` where the
+    /// library has none.
+    pub programs: Result<Option<Programs>, String>,
 }
 
 impl Abi {
@@ -94,9 +93,7 @@ impl Abi {
             mesh_vtable: deriver.vtable("distributed::MeshDevice")?,
             fields,
             points,
-            programs: points::of_programs(&deriver)
-                .and_then(|points| Inquiry::new(image).programs(points))
-                .map_err(|error| error.to_string()),
+            programs: programs::of(&deriver).map_err(|error| error.to_string()),
         })
     }
 }

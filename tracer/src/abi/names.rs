@@ -49,7 +49,10 @@ pub fn device_constructor<'a>(image: &Image<'a>, class: &str) -> Option<Function
 /// The constructor of a class that takes a `CoreRangeSet` first.
 pub fn core_ranges_constructor<'a>(image: &Image<'a>, class: &str) -> Option<Function<'a>> {
     ["C1", "C2"].iter().find_map(|kind| {
-        let prefix = format!("_ZN{NAMESPACE}{}{class}{kind}ERKNS0_12CoreRangeSetE", class.len());
+        let prefix = format!(
+            "_ZN{NAMESPACE}{}{class}{kind}ERKNS0_12CoreRangeSetE",
+            class.len()
+        );
         image.functions_beginning(&prefix).into_iter().next()
     })
 }

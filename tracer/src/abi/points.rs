@@ -118,6 +118,9 @@ pub struct Point {
     pub device: Option<RegisterNumber>,
 }
 
+/// The class of programs.
+pub const PROGRAM: &str = "detail::ProgramImpl";
+
 /// Finds the places for all probes.
 ///
 /// # Errors
@@ -189,9 +192,11 @@ pub fn find(deriver: &Deriver<'_>, fields: &Fields) -> Result<Vec<Point>, AbiErr
 /// # Errors
 /// Like [`find`].
 pub fn of_programs(deriver: &Deriver<'_>) -> Result<Vec<Point>, AbiError> {
-    const PROGRAM: &str = "detail::ProgramImpl";
     // What is called last once a program is laid out: to see whether it fits.
-    let validates = ["validate_dataflow_buffer_region", "validate_circular_buffer_region"];
+    let validates = [
+        "validate_dataflow_buffer_region",
+        "validate_circular_buffer_region",
+    ];
     let laid_out = validates
         .iter()
         .find_map(|name| Some((deriver.method(PROGRAM, name)?, *name)))

@@ -8,16 +8,16 @@
 
 use super::{
     AbiError,
+    derive::Deriver,
     field::{Field, FieldPath, Witness},
     image::Image,
     interpreter::Action,
     listing, names,
-    points::Point,
+    points::{self, PROGRAM, Point},
     value::{Base, Place, Value},
     walks::{FirstTurn, Vector, all_equal, loaded},
 };
 
-const PROGRAM: &str = "detail::ProgramImpl";
 const CORE_RANGES: &str = "CoreRangeSet";
 const CIRCULAR_BUFFER: &str = "CircularBufferImpl";
 const DATAFLOW_BUFFER: &str = "experimental::dfb::detail::DataflowBufferImpl";
@@ -101,21 +101,26 @@ pub struct Programs {
     pub points: Vec<Point>,
 }
 
+/// Derives what is known of a library's programs, if it has any.
+///
+/// # Errors
+/// When a function is missing, doesn't tell, or contradicts another.
+pub fn of(deriver: &Deriver<'_>) -> Result<Option<Programs>, AbiError> {
+    let image = deriver.image;
+    if names::destructor(image, PROGRAM).is_none() {
+        return Ok(None);
+    }
+    let points = points::of_programs(deriver)?;
+    Inquiry { image }.programs(points).map(Some)
+}
+
 /// Asks the functions of one library.
-pub struct Inquiry<'a> {
-    pub(super) image: &'a Image<'a>,
+struct Inquiry<'a> {
+    image: &'a Image<'a>,
 }
 
 impl<'a> Inquiry<'a> {
-    pub fn new(image: &'a Image<'a>) -> Self {
-        Self { image }
-    }
-
-    /// Derives all but the probe points.
-    ///
-    /// # Errors
-    /// When a function is missing, doesn't tell, or contradicts another.
-    pub fn programs(&self, points: Vec<Point>) -> Result<Programs, AbiError> {
+    fn programs(&self, points: Vec<Point>) -> Result<Programs, AbiError> {
         self.core_ranges()?;
         let has_dataflow_buffers =
             !names::methods(self.image, PROGRAM, "allocate_dataflow_buffers").is_empty();
@@ -275,7 +280,10 @@ impl<'a> Inquiry<'a> {
 
     /// That a region is a pair of addresses, by how `mark_address` adds one to an allocator's.
     fn region(&self, field: &'static str, regions: i64) -> Result<(), AbiError> {
-        let turn = self.turn(&format!("{PROGRAM}::CircularBufferAllocator"), "mark_address")?;
+        let turn = self.turn(
+            &format!("{PROGRAM}::CircularBufferAllocator"),
+            "mark_address",
+        )?;
         let end = loaded(&turn.this(), regions + 8);
         let farther = Value::Symbolic {
             base: end.clone(),

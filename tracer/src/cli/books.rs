@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::{before::Found, failure::Failure, output::Output};
 use crate::{
     baseline::{Reading, reconcile, unexplained},
-    ledger::{Buffer, Effect, Event, EventKind, Ledger, ObjectPointer, Process, ProcessId},
+    ledger::{
+        Buffer, Effect, Event, EventKind, Ledger, ObjectPointer, Process, ProcessId, ProgramEvent,
+    },
     report::{self, Attached, Baseline, Capacity, Library, ProcessFacts, Untraced},
     target::{self, Identity, TargetError},
 };
@@ -176,6 +178,11 @@ impl Books {
             EventKind::Lost(_) => self.enter(event),
             _ => self.memory(event),
         }
+    }
+
+    /// Enters an event of a program.
+    pub fn apply_to_programs(&mut self, event: &ProgramEvent) {
+        self.ledger.apply_to_programs(event);
     }
 
     /// Enters what processes held before they were traced. `events`: what happened since the probes

@@ -72,7 +72,11 @@ impl Session {
             output.warn(&why);
             stacks = args::Stacks::None;
         }
-        let kernel = Kernel::load(options.ring_size, stacks.into())?;
+        let lists = host::can_send_lists();
+        if let Err(why) = &lists {
+            output.warn(why);
+        }
+        let kernel = Kernel::load(options.ring_size, stacks.into(), lists.is_ok())?;
         let clock = Clock::starting_now();
         Ok(Self {
             kernel,
@@ -116,6 +120,11 @@ impl Session {
                     .trace(&mut self.kernel, &mut self.stream, &file, scope, self.clock);
             match traced {
                 Ok(traced) => {
+                    if let Some(why) = &traced.no_programs {
+                        self.books.output.warn(&format!(
+                            "what programs of process {pid} take of L1 isn't told: {why}"
+                        ));
+                    }
                     let began = self.began.get(&pid);
                     let from_start = stopped || began.is_some_and(|at| *at > traced.since);
                     let attached = if from_start {

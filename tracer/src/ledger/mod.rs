@@ -19,6 +19,7 @@
 //! * A process's end leaves the state as it was: what is live then is what the end freed. Its pid may
 //!   come to mean another process, with accounts of its own.
 //! * What lies on a device is told apart by where it was allocated, now and at the peak.
+//! * What programs take of L1 is apart from all of this: see [`programs`].
 //! * Lost events are counted, and make the ledger inexact ([`Ledger::is_exact`]).
 
 mod account;
@@ -28,6 +29,7 @@ mod event;
 mod failed;
 mod outcome;
 mod process;
+pub mod programs;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -43,6 +45,7 @@ pub use event::{
 pub use failed::FailedAllocation;
 pub use outcome::{Birth, Effect, LiveBuffer, Outcome};
 pub use process::{Counters, End, Kin, Process};
+pub use programs::{ProcessPrograms, ProgramEvent};
 
 /// One process: a pid may mean several, one after another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,6 +118,15 @@ impl Ledger {
             .entry(id)
             .or_default()
             .apply(event, temporary)
+    }
+
+    /// Enters an event of a program. A process that has ended has none.
+    pub fn apply_to_programs(&mut self, event: &ProgramEvent) {
+        let id = self.id(event.pid);
+        self.processes
+            .entry(id)
+            .or_default()
+            .apply_to_programs(event);
     }
 
     /// The process that a pid means: the last that was traced, or the first that may be.

@@ -6,8 +6,8 @@ use super::devices::Devices;
 use super::failed::{FailedAllocation, FailedAllocations};
 use super::{
     AllocatorPointer, Birth, Buffer, BufferType, Device, DeviceAccount, DeviceKind, Effect, Event,
-    EventKind, Exit, LiveBuffer, Nanoseconds, ObjectPointer, Outcome, Ownership, ProcessId, Source,
-    Tally,
+    EventKind, Exit, LiveBuffer, Nanoseconds, ObjectPointer, Outcome, Ownership, ProcessId,
+    ProcessPrograms, ProgramEvent, Source, Tally,
 };
 
 /// How often what happened, in one process.
@@ -78,6 +78,9 @@ pub struct Process {
     announcing: HashMap<u32, ObjectPointer>,
     failed: FailedAllocations,
     temporary: HashMap<Kin, Tally>,
+    programs: ProcessPrograms,
+    /// The device of each allocator that gave anything.
+    allocators: HashMap<AllocatorPointer, Device>,
     counters: Counters,
     end: Option<End>,
 }
@@ -136,6 +139,28 @@ impl Process {
     /// The owning buffers that were freed soon after their birth.
     pub fn temporary(&self) -> &HashMap<Kin, Tally> {
         &self.temporary
+    }
+
+    /// Its programs, and what they take of L1.
+    pub fn programs(&self) -> &ProcessPrograms {
+        &self.programs
+    }
+
+    pub(super) fn apply_to_programs(&mut self, event: &ProgramEvent) {
+        if self.end.is_some() {
+            return;
+        }
+        let all = self.devices.all();
+        let members = |device| {
+            let account = all.get(&device);
+            account
+                .map(|account| account.members.clone())
+                .unwrap_or_default()
+        };
+        // A process that has one mesh dispatches to that.
+        let mut meshes = all.keys().filter(|device| device.kind == DeviceKind::Mesh);
+        let only = meshes.next().copied().filter(|_| meshes.next().is_none());
+        self.programs.apply(event, &members, only);
     }
 
     /// How often what happened.
@@ -328,6 +353,7 @@ impl Process {
                 if let Some(place) = place(&buffer) {
                     self.places.insert(place, buffer.object);
                 }
+                self.allocators.insert(buffer.allocator, buffer.device);
                 self.owning.insert(buffer.object, live);
             }
             Ownership::NonOwning => {
@@ -387,6 +413,8 @@ impl Process {
         self.without_memory.clear();
         self.inherited.clear();
         self.announcing.clear();
+        self.programs.clear();
+        self.allocators.clear();
         Effect::Executed {
             buffers: gone.len() as u64,
             bytes,
@@ -395,6 +423,11 @@ impl Process {
 
     fn bulk_free(&mut self, allocator: AllocatorPointer, at: Nanoseconds) -> Effect {
         self.counters.bulk_frees += 1;
+        if let Some(device) = self.allocators.remove(&allocator) {
+            let account = self.devices.all().get(&device);
+            let members = account.map(|account| account.members.clone());
+            self.programs.close(device, &members.unwrap_or_default());
+        }
         let freed: Vec<LiveBuffer> = self
             .owning
             .extract_if(|_, live| live.buffer.allocator == allocator)

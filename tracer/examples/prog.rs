@@ -1,1 +1,0 @@
-fn main(){ for p in std::env::args().skip(1){ let d=std::fs::read(&p).unwrap(); let t=std::time::Instant::now(); let abi=tt_memtrace::abi::Abi::derive(&d); println!("{:?}", t.elapsed()); match abi.map(|abi| abi.programs) { Ok(p)=>println!("{p:#?}"), Err(e)=>println!("{}", e.to_string().chars().take(3000).collect::<String>()) } } }

@@ -117,8 +117,15 @@ impl Books {
     }
 
     /// Notes, and says, that a process has a library with so many probes. `attached`: since when it
-    /// is traced.
-    pub fn has_library(&mut self, pid: u32, attached: Attached, library: Library, probes: usize) {
+    /// is traced. `programs`: whether these tell of programs, too.
+    pub fn has_library(
+        &mut self,
+        pid: u32,
+        attached: Attached,
+        library: Library,
+        probes: usize,
+        programs: bool,
+    ) {
         if !self.running.contains(&pid) {
             // Whose name can't be read any more has ended; its library is worth telling all the same.
             let _ = self.learn(pid, attached);
@@ -145,6 +152,7 @@ impl Books {
             target::LIBRARY,
         );
         facts.libraries.push(library);
+        facts.tells_programs |= programs;
         self.output.say(&line);
     }
 

@@ -65,6 +65,8 @@ pub struct Tracing<'a> {
     pub no_programs: Option<String>,
     pub code: &'a Arc<Code>,
     pub probes: usize,
+    /// Whether some of them tell of programs.
+    pub programs: bool,
     /// Since when they are on.
     pub since: Nanoseconds,
 }
@@ -136,6 +138,7 @@ impl Libraries {
             no_programs: known.no_programs.take(),
             code: &known.code,
             probes: known.points.len(),
+            programs: known.points.iter().any(|probe| probe.lists),
             since,
         })
     }
@@ -149,6 +152,7 @@ impl Libraries {
             no_programs: None,
             code: &known.code,
             probes: known.points.len(),
+            programs: known.points.iter().any(|probe| probe.lists),
             since: *known.probed.get(&None)?,
         })
     }

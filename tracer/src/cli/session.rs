@@ -149,7 +149,7 @@ impl Session {
                         }
                     }
                     self.books
-                        .has_library(pid, attached, library, traced.probes);
+                        .has_library(pid, attached, library, traced.probes, traced.programs);
                     result = result.map(|_| true);
                 }
                 Err(failure) => result = Err(failure),

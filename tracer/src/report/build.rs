@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 use super::grouping::{Origins, failures, leaks, peaks, stacks, temporary, totals};
 use super::{
     Attached, Baseline, BufferSummary, Capacity, DeviceSummary, Events, Host, Library,
-    MemorySummary, NonOwning, ProcessSummary, SCHEMA_VERSION, Summary, Tool, Untraced, Usage,
+    MemorySummary, NonOwning, ProcessSummary, ProgramMemory, SCHEMA_VERSION, Summary, Tool,
+    Untraced, Usage,
 };
 use crate::{
     ledger::{
@@ -45,6 +46,8 @@ pub struct ProcessFacts {
     pub attached: Attached,
     /// In the order in which they were found; empty if the process never loaded one.
     pub libraries: Vec<Library>,
+    /// Whether what programs take of L1 is told of any of them.
+    pub tells_programs: bool,
     pub baseline: Option<Baseline>,
     pub capacity: BTreeMap<(Device, BufferType), Capacity>,
     /// What the stacks stand for that its events name.
@@ -61,6 +64,7 @@ impl ProcessFacts {
             command_line: Vec::new(),
             attached: Attached::Running,
             libraries: Vec::new(),
+            tells_programs: false,
             baseline: None,
             capacity: BTreeMap::new(),
             stacks: BTreeMap::new(),
@@ -104,6 +108,11 @@ impl Summary {
             duration_ns,
             events: Events {
                 received: ledger.received(),
+                of_programs: ledger
+                    .processes()
+                    .values()
+                    .map(|process| process.programs().counters().received)
+                    .sum(),
                 lost: ledger.lost(),
                 stacks_skipped: *stacks_skipped,
                 exact: ledger.is_exact(),
@@ -139,6 +148,7 @@ fn process_summary(process: &Process, facts: ProcessFacts, trace: Trace) -> Proc
         command_line,
         attached,
         libraries,
+        tells_programs,
         baseline,
         capacity,
         stacks: known_stacks,
@@ -177,6 +187,8 @@ fn process_summary(process: &Process, facts: ProcessFacts, trace: Trace) -> Proc
         leaks: leaks(process, &mut origins, last),
         peaks: peaks(process, &mut origins),
         temporary: temporary(process, &mut origins, trace.temporary),
+        program_memory: tells_programs
+            .then(|| ProgramMemory::of(process.programs(), &known_stacks)),
         failures: failures(process, &mut origins),
         stacks: Vec::new(),
         bulk_frees: counters.bulk_frees,

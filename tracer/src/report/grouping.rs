@@ -254,11 +254,13 @@ pub fn stacks(process: &ProcessSummary, known: &BTreeMap<StackId, Stack>) -> Vec
     let peaks = process.peaks.iter().flat_map(|peak| &peak.groups);
     let temporary = process.temporary.groups.iter().map(|placed| &placed.group);
     let at_failures = process.failures.iter().flat_map(|failure| &failure.largest);
+    let programs = process.program_memory.iter().flat_map(|of| &of.programs);
     let groups = leaks.chain(peaks).chain(temporary).chain(at_failures);
     let ids: BTreeSet<StackId> = buffers
         .map(|buffer| buffer.stack)
         .chain(groups.map(|group| group.stack))
         .chain(process.failures.iter().map(|failure| failure.stack))
+        .chain(programs.map(|program| program.stack))
         .flatten()
         .collect();
     ids.into_iter()

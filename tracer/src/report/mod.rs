@@ -13,6 +13,8 @@ mod destination;
 mod grouping;
 mod line;
 mod place;
+mod program_memory;
+mod programs_table;
 mod sections;
 mod summary;
 mod table;
@@ -24,6 +26,10 @@ pub use build::{Facts, ProcessFacts};
 pub use by_stack::{Failure, Group, Leak, OriginTotal, Peak, PlacedGroup, StackSummary, Temporary};
 pub use destination::{WriteError, check_writable, open_lines, write_json, write_json_to};
 pub use line::{BufferDetail, Detail, EventLine, EventName, Note, write_lines};
+pub use program_memory::{
+    CoreSummary, DevicePrograms, ProgramBufferSummary, ProgramMemory, ProgramSummary,
+    RegionsSummary, SemaphoreSummary,
+};
 pub use sections::out_of_memory;
 pub use summary::{
     Attached, Baseline, BufferSummary, Capacity, DeviceSummary, Events, Host, Library,

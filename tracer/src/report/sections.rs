@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use comfy_table::{CellAlignment, ContentArrangement, Table, TableStyle};
 
 use super::place::places;
+use super::programs_table;
 use super::words::{BOLD, bytes, count, duration, ids, number, printable, styled};
 use super::{Failure, Group, Peak, PlacedGroup, ProcessSummary, TableOptions};
 use crate::{
@@ -21,12 +22,12 @@ const MOST_OF_A_PEAK: usize = 3;
 
 /// One line of a section.
 #[derive(Default)]
-struct Row {
-    size: String,
-    count: String,
-    memory: String,
-    time: String,
-    place: String,
+pub(super) struct Row {
+    pub size: String,
+    pub count: String,
+    pub memory: String,
+    pub time: String,
+    pub place: String,
 }
 
 /// Puts the sections that have something to say.
@@ -57,6 +58,10 @@ pub fn put_sections(text: &mut String, process: &ProcessSummary, options: TableO
         (
             format!("Temporary: freed {within}"),
             temporary(process, &places),
+        ),
+        (
+            "Programs in L1: on how many cores, and how often dispatched".to_owned(),
+            programs_table::rows(process, &places),
         ),
     ] {
         if !rows.is_empty() {
@@ -113,7 +118,7 @@ pub fn out_of_memory(comm: &str, pid: u32, failed: &FailedAllocation) -> String 
 }
 
 /// The stacks of a process in words.
-struct Places(BTreeMap<StackId, String>);
+pub(super) struct Places(BTreeMap<StackId, String>);
 
 impl Places {
     fn new(process: &ProcessSummary) -> Self {
@@ -130,11 +135,18 @@ impl Places {
         self.of_stack(group.stack, group.origin)
     }
 
-    fn of_stack(&self, stack: Option<StackId>, origin: Origin) -> String {
+    /// Where something was done.
+    pub fn of_stack_alone(&self, stack: Option<StackId>) -> String {
         let place = stack.and_then(|id| self.0.get(&id));
-        let place = place.map_or("stack not captured", String::as_str);
+        place
+            .map_or("stack not captured", String::as_str)
+            .to_owned()
+    }
+
+    fn of_stack(&self, stack: Option<StackId>, origin: Origin) -> String {
+        let place = self.of_stack_alone(stack);
         match origin {
-            Origin::Tensor | Origin::Unknown => place.to_owned(),
+            Origin::Tensor | Origin::Unknown => place,
             origin => format!("{place} ({origin})"),
         }
     }
@@ -331,7 +343,7 @@ fn memory(buffer_type: BufferType, device: &str) -> String {
     format!("{buffer_type}, {device}")
 }
 
-fn device_name(kind: DeviceKind, numbers: &[u32]) -> String {
+pub(super) fn device_name(kind: DeviceKind, numbers: &[u32]) -> String {
     let kind = match (kind, numbers) {
         (DeviceKind::Mesh, _) => "mesh",
         (DeviceKind::Chip, [_]) => "chip",

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Failure, Leak, OriginTotal, Peak, StackSummary, Temporary};
+use super::{Failure, Leak, OriginTotal, Peak, ProgramMemory, StackSummary, Temporary};
 use crate::{
     ledger::{BufferType, DeviceKind, Exit, Layout, Nanoseconds},
     origin::Origin,
@@ -59,7 +59,10 @@ pub struct Host {
 /// How complete the trace is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Events {
+    /// About memory and processes' lives.
     pub received: u64,
+    /// About programs.
+    pub of_programs: u64,
     pub lost: u64,
     /// Stacks that weren't kept, since too many came at once.
     pub stacks_skipped: u64,
@@ -120,6 +123,8 @@ pub struct ProcessSummary {
     pub temporary: Temporary,
     /// What is live, by what it is for.
     pub origins: Vec<OriginTotal>,
+    /// What its programs take of L1; `None` if that can't be told of its library.
+    pub program_memory: Option<ProgramMemory>,
     /// The first allocations that failed; `failed_allocations` counts all.
     pub failures: Vec<Failure>,
     /// What others refer to by `stack`, by id.

@@ -8,6 +8,7 @@ use comfy_table::{
     TableStyle, Width,
 };
 
+use super::programs_table::in_l1;
 use super::sections::{held_for, put_sections};
 use super::words::{BOLD, RED, bytes, count, duration, ids, number, printable, styled, wrapped};
 use super::{Attached, DeviceSummary, ProcessSummary, Summary};
@@ -320,6 +321,11 @@ fn beneath(process: &ProcessSummary) -> Vec<(&'static str, String)> {
     }
     if let Some(what_for) = held_for(process) {
         lines.push(("held for", what_for));
+    }
+    let mut what = "programs";
+    for line in process.program_memory.iter().flat_map(in_l1) {
+        lines.push((what, line));
+        what = "";
     }
     lines
 }

@@ -127,8 +127,13 @@ impl Session {
             } else {
                 Attached::Running
             };
-            self.books
-                .has_library(event.pid, attached, known.library.clone(), known.probes);
+            self.books.has_library(
+                event.pid,
+                attached,
+                known.library.clone(),
+                known.probes,
+                known.programs,
+            );
         }
         self.apply(event);
         Ok(plausible)

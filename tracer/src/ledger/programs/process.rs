@@ -37,6 +37,11 @@ impl Program {
             .sum()
     }
 
+    /// On how many cores it needs anything.
+    pub fn cores(&self) -> u64 {
+        self.needs.len() as u64
+    }
+
     /// What names it in a [`CoreAccount`](super::CoreAccount).
     pub fn key(&self) -> ProgramKey {
         self.key

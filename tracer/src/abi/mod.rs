@@ -44,7 +44,9 @@ pub use fields::Fields;
 pub use image::{Image, Library, Pointee};
 pub(crate) use listing::instruction as instruction_text;
 pub use points::{Cost, Holder, Point, PointKind};
-pub use programs::{CircularBuffers, DataflowBuffers, List, Programs, Regions, Semaphores};
+pub use programs::{
+    Buffers, CircularBuffers, DataflowBuffers, List, Programs, Regions, Semaphores,
+};
 pub(crate) use state::number as register_number;
 pub use walks::Vector;
 

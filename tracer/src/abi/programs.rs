@@ -19,7 +19,8 @@ use super::{
 };
 
 const CORE_RANGES: &str = "CoreRangeSet";
-const CIRCULAR_BUFFER: &str = "CircularBufferImpl";
+/// In newer and older releases.
+const CIRCULAR_BUFFERS: [&str; 2] = ["CircularBufferImpl", "CircularBuffer"];
 const DATAFLOW_BUFFER: &str = "experimental::dfb::detail::DataflowBufferImpl";
 
 /// A `std::vector` in a `ProgramImpl`, and who says so.
@@ -66,10 +67,10 @@ pub struct DataflowBuffers {
     /// Bytes on each core are the product of the two.
     pub entry_size: FieldPath,
     pub entries: FieldPath,
-    /// Whether it lies where another one of the program does.
-    pub is_alias: FieldPath,
-    /// Whether it lies in a buffer.
-    pub is_borrowed: FieldPath,
+    /// Whether it lies where another one of the program does; `None` in releases in which none does.
+    pub is_alias: Option<FieldPath>,
+    /// Whether it lies in a buffer; likewise.
+    pub is_borrowed: Option<FieldPath>,
     /// Its address on its first core; all have the same.
     pub address: FieldPath,
 }
@@ -94,11 +95,55 @@ pub struct Programs {
     pub circular_regions: Regions,
     /// Dataflow buffers and scratchpads; `None` in releases that have none.
     pub dataflow_regions: Option<Regions>,
-    pub circular_buffers: CircularBuffers,
-    pub dataflow_buffers: Option<DataflowBuffers>,
-    pub semaphores: Semaphores,
+    /// The single buffers; `None` if they can't be told apart: what they take is known all the same.
+    pub buffers: Option<Buffers>,
+    /// `None` if they can't be told.
+    pub semaphores: Option<Semaphores>,
+    /// Why something is `None` that the release should have.
+    pub problems: Vec<String>,
     /// In the order in which probes should be put on.
     pub points: Vec<Point>,
+}
+
+/// A program's buffers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Buffers {
+    pub circular: CircularBuffers,
+    /// `None` in releases that have none.
+    pub dataflow: Option<DataflowBuffers>,
+}
+
+impl Programs {
+    /// What was found, for a person: a name, where it is, and who says so.
+    pub fn all(&self) -> Vec<(&'static str, String, Vec<String>)> {
+        let sources = |witnesses: &[Witness]| {
+            let sources = witnesses.iter().map(|witness| witness.source.clone());
+            sources.collect::<Vec<_>>()
+        };
+        let field = |name, field: &Field| {
+            let text = field.path.text("program");
+            (name, text, sources(&field.witnesses))
+        };
+        let list = |name, list: &List| {
+            let Vector { offset, stride } = list.vector;
+            let text = format!("[program+{offset:#x}], each {stride:#x} bytes");
+            (name, text, sources(&list.witnesses))
+        };
+        let mut all = vec![
+            field("id", &self.id),
+            field("runtime_id", &self.runtime_id),
+            list("circular_regions", &self.circular_regions.list),
+        ];
+        let regions = self.dataflow_regions.iter();
+        all.extend(regions.map(|of| list("dataflow_regions", &of.list)));
+        if let Some(Buffers { circular, dataflow }) = &self.buffers {
+            all.push(list("circular_buffers", &circular.list));
+            all.extend(dataflow.iter().map(|of| list("dataflow_buffers", &of.list)));
+        }
+        let semaphores = self.semaphores.iter();
+        all.extend(semaphores.map(|of| list("semaphores", &of.list)));
+        all
+    }
 }
 
 /// Derives what is known of a library's programs, if it has any.
@@ -124,6 +169,14 @@ impl<'a> Inquiry<'a> {
         self.core_ranges()?;
         let has_dataflow_buffers =
             !names::methods(self.image, PROGRAM, "allocate_dataflow_buffers").is_empty();
+        let mut problems = Vec::new();
+        let buffers = self.circular_buffers().and_then(|circular| {
+            let dataflow = has_dataflow_buffers.then(|| self.dataflow_buffers());
+            let dataflow = dataflow.transpose()?;
+            Ok(Buffers { circular, dataflow })
+        });
+        let buffers = or_problem(buffers, &mut problems);
+        let semaphores = or_problem(self.semaphores(), &mut problems);
         Ok(Programs {
             id: self.accessor("program id", "get_id")?,
             runtime_id: self.accessor("program runtime id", "get_runtime_id")?,
@@ -145,11 +198,9 @@ impl<'a> Inquiry<'a> {
                     )
                 })
                 .transpose()?,
-            circular_buffers: self.circular_buffers()?,
-            dataflow_buffers: has_dataflow_buffers
-                .then(|| self.dataflow_buffers())
-                .transpose()?,
-            semaphores: self.semaphores()?,
+            buffers,
+            semaphores,
+            problems,
             points,
         })
     }
@@ -343,16 +394,19 @@ impl<'a> Inquiry<'a> {
     fn circular_buffers(&self) -> Result<CircularBuffers, AbiError> {
         const FIELD: &str = "circular buffers";
         let list = self.list(FIELD, "circular_buffers", SHARED_POINTER)?;
-        let is_on = self.turn(CIRCULAR_BUFFER, "is_on_logical_corerange")?;
+        let class = CIRCULAR_BUFFERS
+            .into_iter()
+            .find(|class| !names::methods(self.image, class, "address").is_empty())
+            .unwrap_or(CIRCULAR_BUFFERS[0]);
+        let is_on = self.turn(class, "is_on_logical_corerange")?;
         let ranges = is_on
             .passed(CORE_RANGES, "intersects", 0, &is_on.this())
             .ok_or_else(|| self.doubt(FIELD, "which cores isn't told", [&is_on]))?;
-        let set_size = self.turn(CIRCULAR_BUFFER, "set_total_size").ok();
-        let assign = self.turn(CIRCULAR_BUFFER, "assign_global_address")?;
-        let address = self.turn(CIRCULAR_BUFFER, "address")?;
+        let assign = self.turn(class, "assign_global_address")?;
+        let address = self.turn(class, "address")?;
         let this = address.this();
-        // `address()` returns one of two optional numbers; of the first it looks at the flag, of the
-        // second at the configuration's.
+        // `address()` returns one of two numbers: a local one that is optional, whose flag it looks at,
+        // and the one that `assign_global_address()` writes.
         let flag = address
             .actions()
             .find_map(|action| match action {
@@ -367,29 +421,41 @@ impl<'a> Inquiry<'a> {
             })
             .ok_or_else(|| self.doubt(FIELD, "`address` looks at no flag", [&address]))?;
         let local = flag - 4;
-        let returned: Vec<i64> = address
-            .returns()
-            .filter_map(|value| value.place().cloned())
-            .filter(|place| place.base == this && place.width == 4)
-            .map(|place| place.offset)
-            .collect();
-        let global = all_equal(returned.iter().copied().filter(|at| *at != local))
-            .filter(|_| returned.contains(&local))
-            .filter(|global| assign.stores_at(*global, 4))
-            .ok_or_else(|| self.doubt(FIELD, "the two addresses aren't told", [&address]))?;
-        // An `optional<uint32_t>`, tested as a whole: its flag is the fifth byte.
-        let is_global = all_equal(address.actions().filter_map(|action| match action {
-            Action::Load(place) if place.base == this && place.width == 8 => Some(place.offset + 4),
-            _ => None,
-        }))
-        .ok_or_else(|| self.doubt(FIELD, "whether it is global isn't told", [&address]))?;
-        let size = match &set_size {
-            Some(turn) => turn.only_stored(&names::argument(1)),
-            // The configuration begins with it, and the address that it may have comes next.
-            None => Some(is_global - 8),
+        let global = assign
+            .only_written(4)
+            .ok_or_else(|| self.doubt(FIELD, "no global address is assigned", [&assign]))?;
+        let mut returned = address.returns().filter_map(Value::place).peekable();
+        let is_either =
+            |place: &Place| place.base == this && [local, global].contains(&place.offset);
+        if returned.peek().is_none() || !returned.all(is_either) {
+            return Err(self.doubt(FIELD, "the two addresses aren't told", [&address]));
         }
-        .filter(|size| *size == is_global - 8)
-        .ok_or_else(|| self.doubt(FIELD, "its size isn't told", set_size.as_ref()))?;
+        // Which one is told by an `optional<uint32_t>` of the configuration, tested as a whole, here or
+        // in its accessor: its flag is the fifth byte.
+        let configuration = "CircularBufferConfig";
+        let accessor = "globally_allocated_address";
+        let asked = address
+            .passed(configuration, accessor, 0, &this)
+            .and_then(|config| {
+                let asked = self.turn(configuration, accessor).ok()?;
+                let place = asked.returned()?.place()?.clone();
+                (place.base == asked.this() && place.width == 8).then_some(config + place.offset)
+            });
+        let tested = all_equal(address.actions().filter_map(|action| match action {
+            Action::Load(place) if place.base == this && place.width == 8 => Some(place.offset),
+            _ => None,
+        }));
+        let is_global = asked
+            .or(tested)
+            .map(|optional| optional + 4)
+            .ok_or_else(|| self.doubt(FIELD, "whether it is global isn't told", [&address]))?;
+        // The configuration begins with its size; the address that it may have comes next.
+        let size = is_global - 8;
+        if let Ok(set_size) = self.turn(class, "set_total_size")
+            && set_size.only_stored(&names::argument(1)) != Some(size)
+        {
+            return Err(self.doubt(FIELD, "its size is in doubt", [&set_size, &address]));
+        }
         Ok(CircularBuffers {
             list,
             ranges,
@@ -427,25 +493,21 @@ impl<'a> Inquiry<'a> {
                 _ => None,
             })
             .collect();
-        let [(alias, 0), (borrowed, 1)] = flags[..] else {
-            return Err(self.doubt(FIELD, "whose memory it is isn't told", [&allocate]));
+        let (alias, borrowed) = match flags[..] {
+            // Until 0.76.
+            [] => (None, None),
+            [(borrowed, 1)] => (None, Some(borrowed)),
+            [(alias, 0), (borrowed, 1)] => (Some(alias), Some(borrowed)),
+            _ => return Err(self.doubt(FIELD, "whose memory it is isn't told", [&allocate])),
         };
-        // What a new size is compared with is what is multiplied to be laid out.
-        let size = self.turn(DATAFLOW_BUFFER, "update_size")?;
-        let mut sizes: Vec<i64> = size
-            .actions()
-            .filter_map(|action| match action {
-                Action::Load(place) if place.base == size.this() && place.width == 4 => {
-                    Some(place.offset)
-                }
-                _ => None,
-            })
-            .filter(|at| allocate.loads(&buffer, *at, 4))
-            .collect();
-        sizes.sort_unstable();
-        sizes.dedup();
+        // Two numbers are multiplied to be laid out; a new size is compared with them.
+        let mut sizes = allocate.loaded_at(&buffer, 4);
+        if let Ok(size) = self.turn(DATAFLOW_BUFFER, "update_size") {
+            let compared = size.loaded_at(&size.this(), 4);
+            sizes.retain(|at| compared.contains(at));
+        }
         let [entry_size, entries] = sizes[..] else {
-            return Err(self.doubt(FIELD, "its size isn't told", [&size, &allocate]));
+            return Err(self.doubt(FIELD, "its size isn't told", [&allocate]));
         };
         // Each group of cores has a list of cores with their addresses, which are written one by one.
         let address = all_equal(allocate.actions().filter_map(|action| match action {
@@ -472,8 +534,8 @@ impl<'a> Inquiry<'a> {
             ranges,
             entry_size: path(entry_size, 4),
             entries: path(entries, 4),
-            is_alias: path(alias, 1),
-            is_borrowed: path(borrowed, 1),
+            is_alias: alias.map(|at| path(at, 1)),
+            is_borrowed: borrowed.map(|at| path(at, 1)),
             address,
         })
     }
@@ -508,6 +570,12 @@ impl<'a> Inquiry<'a> {
             initial_value: path(initial_value, 4),
         })
     }
+}
+
+fn or_problem<T>(result: Result<T, AbiError>, problems: &mut Vec<String>) -> Option<T> {
+    result
+        .map_err(|error| problems.push(error.to_string()))
+        .ok()
 }
 
 /// The length of a `std::shared_ptr`, whose first word points to the object.

@@ -80,7 +80,7 @@ impl<'a> FirstTurn<'a> {
             };
             if pointer.base == self.this
                 && pointer.width == 8
-                && self.loads(&self.this, vector.offset + 8, 8)
+                && self.loaded_at(&self.this, 8).contains(&(vector.offset + 8))
                 && !vectors.contains(&vector)
             {
                 vectors.push(vector);
@@ -116,17 +116,6 @@ impl<'a> FirstTurn<'a> {
         vectors
     }
 
-    /// Whether it reads `width` bytes at `offset` of what `base` points to.
-    pub fn loads(&self, base: &Base, offset: i64, width: u8) -> bool {
-        let wanted = Place {
-            base: base.clone(),
-            offset,
-            width,
-        };
-        self.actions()
-            .any(|action| matches!(action, Action::Load(place) if *place == wanted))
-    }
-
     /// What the function returns, on each way out.
     pub fn returns(&self) -> impl Iterator<Item = &Value> {
         self.actions().filter_map(|action| match action {
@@ -140,12 +129,33 @@ impl<'a> FirstTurn<'a> {
         all_equal(self.returns()).cloned()
     }
 
-    /// Whether it writes `width` bytes at `offset` of the object.
-    pub fn stores_at(&self, offset: i64, width: u8) -> bool {
-        self.actions().any(|action| {
-            matches!(action, Action::Store { to: Some(to), offset: at, width: stored, .. }
-                if *to == self.this && *at == offset && *stored == width)
-        })
+    /// The only place in the object where it writes `width` bytes.
+    pub fn only_written(&self, width: u8) -> Option<i64> {
+        all_equal(self.actions().filter_map(|action| match action {
+            Action::Store {
+                to: Some(to),
+                offset,
+                width: stored,
+                ..
+            } if *to == self.this && *stored == width => Some(*offset),
+            _ => None,
+        }))
+    }
+
+    /// Where it reads `width` bytes of what `base` points to, in order.
+    pub fn loaded_at(&self, base: &Base, width: u8) -> Vec<i64> {
+        let mut offsets: Vec<i64> = self
+            .actions()
+            .filter_map(|action| match action {
+                Action::Load(place) if place.base == *base && place.width == width => {
+                    Some(place.offset)
+                }
+                _ => None,
+            })
+            .collect();
+        offsets.sort_unstable();
+        offsets.dedup();
+        offsets
     }
 
     /// The only place in the object that becomes `wanted`, four bytes.

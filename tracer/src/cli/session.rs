@@ -121,6 +121,8 @@ impl Session {
             match traced {
                 Ok(traced) => {
                     if let Some(why) = &traced.no_programs {
+                        // The code is for whoever reports it.
+                        let why = why.lines().next().unwrap_or_default();
                         self.books.output.warn(&format!(
                             "what programs of process {pid} take of L1 isn't told: {why}"
                         ));

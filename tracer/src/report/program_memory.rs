@@ -93,10 +93,11 @@ pub struct ProgramSummary {
     /// What it takes, on each core of a range.
     pub regions: Vec<RegionsSummary>,
     /// Its circular and dataflow buffers. Their sizes are those on each core, and don't add up to
-    /// `bytes`: some lie in buffers, and scratchpads are no buffers.
-    pub buffers: Vec<ProgramBufferSummary>,
-    /// They lie below all that is allocated, and count as nothing.
-    pub semaphores: Vec<SemaphoreSummary>,
+    /// `bytes`: some lie in buffers, and scratchpads are no buffers. `None` if they can't be told of the
+    /// release.
+    pub buffers: Option<Vec<ProgramBufferSummary>>,
+    /// They lie below all that is allocated, and count as nothing. `None` likewise.
+    pub semaphores: Option<Vec<SemaphoreSummary>>,
     /// All of it came.
     pub complete: bool,
 }
@@ -212,8 +213,10 @@ fn summary(program: &Program, stacks: &BTreeMap<StackId, Stack>) -> ProgramSumma
         bytes: program.bytes(),
         cores: program.cores(),
         regions: allocated.iter().map(regions).collect(),
-        buffers: buffers.iter().map(buffer).collect(),
-        semaphores: semaphores.iter().map(semaphore).collect(),
+        buffers: buffers.as_ref().map(|all| all.iter().map(buffer).collect()),
+        semaphores: semaphores
+            .as_ref()
+            .map(|all| all.iter().map(semaphore).collect()),
         complete: *complete,
     }
 }

@@ -12,7 +12,7 @@ use super::{
     plan::{DevicePlan, Guard, Location, PlanError, Planner},
 };
 use crate::{
-    abi::{Abi, FieldPath, Point, PointKind, Programs, Vector},
+    abi::{Abi, Buffers, FieldPath, Point, PointKind, Programs, Vector},
     ledger::{
         Device,
         programs::{
@@ -109,6 +109,14 @@ impl ElementPlanner {
         self.read(base, path.offset, usize::from(path.width))
     }
 
+    fn optional(
+        &mut self,
+        base: Place,
+        path: Option<&FieldPath>,
+    ) -> Result<Option<Place>, PlanError> {
+        path.map(|path| self.field(base, path)).transpose()
+    }
+
     /// A vector in what `base` points to, whose elements are sent as the element's array.
     fn array(&mut self, base: Place, offset: i64) -> Result<u32, PlanError> {
         let place = self.read(base, offset, 16)?;
@@ -137,8 +145,8 @@ enum ElementPlan {
         array: u32,
         entry_size: Place,
         entries: Place,
-        is_alias: Place,
-        is_borrowed: Place,
+        is_alias: Option<Place>,
+        is_borrowed: Option<Place>,
         address: Place,
     },
     Semaphore {
@@ -181,7 +189,24 @@ impl ListsPlan {
             let array = of.array(element, regions.regions)?;
             plan.put(index, of, ElementPlan::Regions { kind, range, array });
         }
-        let own = &programs.circular_buffers;
+        if let Some(buffers) = &programs.buffers {
+            plan.put_buffers(buffers)?;
+        }
+        if let Some(own) = &programs.semaphores {
+            let mut of = ElementPlanner::new(own.list.vector);
+            let semaphore = ElementPlanner::element();
+            let element = ElementPlan::Semaphore {
+                array: of.array(semaphore, own.ranges)?,
+                id: of.field(semaphore, &own.id)?,
+                initial_value: of.field(semaphore, &own.initial_value)?,
+            };
+            plan.put(SEMAPHORES, of, element);
+        }
+        Ok(plan)
+    }
+
+    fn put_buffers(&mut self, buffers: &Buffers) -> Result<(), PlanError> {
+        let own = &buffers.circular;
         let mut of = ElementPlanner::new(own.list.vector);
         let buffer = of.read(ElementPlanner::element(), 0, 8)?;
         let element = ElementPlan::CircularBuffer {
@@ -192,30 +217,26 @@ impl ListsPlan {
             local: of.field(buffer, &own.local)?,
             global: of.field(buffer, &own.global)?,
         };
-        plan.put(CIRCULAR_BUFFERS, of, element);
-        if let Some(own) = &programs.dataflow_buffers {
+        self.put(CIRCULAR_BUFFERS, of, element);
+        if let Some(own) = &buffers.dataflow {
             let mut of = ElementPlanner::new(own.list.vector);
             let buffer = of.read(ElementPlanner::element(), 0, 8)?;
             let element = ElementPlan::DataflowBuffer {
                 array: of.array(buffer, own.ranges)?,
                 entry_size: of.field(buffer, &own.entry_size)?,
                 entries: of.field(buffer, &own.entries)?,
-                is_alias: of.field(buffer, &own.is_alias)?,
-                is_borrowed: of.field(buffer, &own.is_borrowed)?,
+                is_alias: of.optional(buffer, own.is_alias.as_ref())?,
+                is_borrowed: of.optional(buffer, own.is_borrowed.as_ref())?,
                 address: of.field(buffer, &own.address)?,
             };
-            plan.put(DATAFLOW_BUFFERS, of, element);
+            self.put(DATAFLOW_BUFFERS, of, element);
         }
-        let own = &programs.semaphores;
-        let mut of = ElementPlanner::new(own.list.vector);
-        let semaphore = ElementPlanner::element();
-        let element = ElementPlan::Semaphore {
-            array: of.array(semaphore, own.ranges)?,
-            id: of.field(semaphore, &own.id)?,
-            initial_value: of.field(semaphore, &own.initial_value)?,
-        };
-        plan.put(SEMAPHORES, of, element);
-        Ok(plan)
+        Ok(())
+    }
+
+    /// Whether a list's elements are told.
+    fn tell(&self, list: usize) -> bool {
+        self.elements[list].is_some()
     }
 
     fn put(&mut self, index: usize, of: ElementPlanner, element: ElementPlan) {
@@ -322,8 +343,8 @@ impl ProgramPlan {
             })?,
             device,
             allocated: Vec::new(),
-            buffers: Vec::new(),
-            semaphores: Vec::new(),
+            buffers: self.lists.tell(CIRCULAR_BUFFERS).then(Vec::new),
+            semaphores: self.lists.tell(SEMAPHORES).then(Vec::new),
             complete: true,
         };
         let mut missing = 0;
@@ -407,7 +428,7 @@ impl ElementPlan {
                 } else {
                     ((has_local != 0).then_some(local), Backing::Program)
                 };
-                layout.buffers.push(ProgramBuffer {
+                layout.buffers.get_or_insert_default().push(ProgramBuffer {
                     kind: ProgramBufferKind::CircularBuffer,
                     address: at.and_then(|at| element.get(at)),
                     size,
@@ -427,8 +448,8 @@ impl ElementPlan {
                 let (Some(entry_size), Some(entries), Some(is_alias), Some(is_borrowed)) = (
                     element.get(entry_size),
                     element.get(entries),
-                    element.get(is_alias),
-                    element.get(is_borrowed),
+                    is_alias.map_or(Some(0), |place| element.get(place)),
+                    is_borrowed.map_or(Some(0), |place| element.get(place)),
                 ) else {
                     return Ok(false);
                 };
@@ -437,7 +458,7 @@ impl ElementPlan {
                     (false, true) => Backing::Buffer,
                     (false, false) => Backing::Program,
                 };
-                layout.buffers.push(ProgramBuffer {
+                layout.buffers.get_or_insert_default().push(ProgramBuffer {
                     kind: ProgramBufferKind::DataflowBuffer,
                     // One that isn't on any core has none.
                     address: element.get(address).filter(|address| *address != 0),
@@ -456,11 +477,14 @@ impl ElementPlan {
                 else {
                     return Ok(false);
                 };
-                layout.semaphores.push(ProgramSemaphore {
-                    id: id as u32,
-                    initial_value: initial_value as u32,
-                    cores: element.core_ranges(array)?,
-                });
+                layout
+                    .semaphores
+                    .get_or_insert_default()
+                    .push(ProgramSemaphore {
+                        id: id as u32,
+                        initial_value: initial_value as u32,
+                        cores: element.core_ranges(array)?,
+                    });
                 Ok(element.faults == 0 && element.is_whole())
             }
         }

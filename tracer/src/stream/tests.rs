@@ -1,6 +1,8 @@
 //! Capture programs run over a model of a target's memory, as the kernel's side runs them, and what
 //! their records say.
 
+mod programs;
+
 use std::collections::BTreeMap;
 
 use tracer_common::{

@@ -115,8 +115,10 @@ pub struct Layout {
     /// For which device; `None` where that isn't told.
     pub device: Option<Device>,
     pub allocated: Vec<Allocated>,
-    pub buffers: Vec<ProgramBuffer>,
-    pub semaphores: Vec<ProgramSemaphore>,
+    /// `None` where the single buffers can't be told.
+    pub buffers: Option<Vec<ProgramBuffer>>,
+    /// `None` where they can't be told.
+    pub semaphores: Option<Vec<ProgramSemaphore>>,
     /// Nothing of it was lost on the way.
     pub complete: bool,
 }

@@ -60,12 +60,26 @@ impl Release {
     /// Whether several chips can be mocked. A stand-in simulator, for releases that refuse a mock
     /// cluster, is one chip.
     pub fn has_meshes(self) -> bool {
+        self.set_up()["simulator"].is_null()
+    }
+
+    /// Whether programs are dispatched as on hardware: some releases can't on a mock device.
+    pub fn dispatches_fast(self) -> bool {
+        self.set_up()["variables"]["TT_METAL_SLOW_DISPATCH_MODE"].is_null()
+    }
+
+    /// Whether both hold.
+    pub fn dispatches_fast_to_meshes(self) -> bool {
+        self.has_meshes() && self.dispatches_fast()
+    }
+
+    /// How it is set up to run without hardware.
+    fn set_up(self) -> Value {
         let package = self.package();
         let set_up = package.with_file_name("tt_memtrace_mock.json");
         let set_up = fs::read_to_string(&set_up)
             .unwrap_or_else(|error| panic!("{}: {error}", set_up.display()));
-        let set_up: Value = serde_json::from_str(&set_up).expect("cargo xtask ttnn wrote it");
-        set_up["simulator"].is_null()
+        serde_json::from_str(&set_up).expect("cargo xtask ttnn wrote it")
     }
 
     /// Whether it keeps statistics in `/dev/shm/tt_device_…`: its library has that name in it.

@@ -10,12 +10,12 @@ use tt_memtrace_tests::{
 };
 
 for_each_release!(
-    each_program_is_laid_out_as_tt_metal_says,
-    what_was_dispatched_last_lies_there,
-    buffers_in_buffers_are_counted_there,
-    a_cleared_cache_takes_nothing,
-    cached_programs_are_known_when_attached_to,
-    each_chip_of_a_mesh_has_the_same if has_meshes,
+    each_program_is_laid_out_as_tt_metal_says if dispatches_fast,
+    what_was_dispatched_last_lies_there if dispatches_fast,
+    buffers_in_buffers_are_counted_there if dispatches_fast,
+    a_cleared_cache_takes_nothing if dispatches_fast,
+    cached_programs_are_known_when_attached_to if dispatches_fast,
+    each_chip_of_a_mesh_has_the_same if dispatches_fast_to_meshes,
 );
 
 const OPERATIONS: [&str; 3] = ["matmul", "softmax", "binary_ng"];

@@ -30,6 +30,9 @@ pub fn in_l1(memory: &ProgramMemory) -> Vec<String> {
             let busy = device.cores.iter().filter(|core| core.live_bytes > 0);
             let largest = busy.clone().map(|core| core.live_bytes).max();
             let in_use = match largest {
+                _ if memory.dispatches == 0 => {
+                    format!("none seen dispatched to {name}: what lies in its L1 isn't known")
+                }
                 Some(largest) => format!(
                     "{} of L1 on {} of {name}, {} on one at most",
                     bytes(device.live_bytes),
@@ -46,7 +49,10 @@ pub fn in_l1(memory: &ProgramMemory) -> Vec<String> {
                     bytes(device.laid_out_bytes)
                 ),
             };
-            format!("{in_use}; peak {}{laid_out}", bytes(device.peak_bytes))
+            match memory.dispatches {
+                0 => format!("{in_use}{laid_out}"),
+                _ => format!("{in_use}; peak {}{laid_out}", bytes(device.peak_bytes)),
+            }
         })
         .collect();
     if memory.unknown_dispatches > 0 {

@@ -123,8 +123,8 @@ pub const SECOND_SENT_AT: usize = SENT_AT + 8;
 /// Values of [`Capture::lists_when`].
 pub mod lists {
     pub const NONE: u32 = 0;
-    /// They are sent.
-    pub const ALWAYS: u32 = 1;
+    /// They are sent, unless they are what was sent before of this object: then nothing is.
+    pub const CHANGED: u32 = 1;
     /// They are sent, unless those of this object have been; then it alone is, as a
     /// [`Short`](super::Short) record.
     pub const ONCE: u32 = 2;
@@ -163,12 +163,21 @@ pub struct List {
     pub begin: i64,
     /// From one element to the next; 0: there is no such list.
     pub stride: u64,
+    /// Where in an element the pointers to its array stand, if the arrays tell whether the list is what
+    /// it was: [`NO_IDENTITY`] if they don't.
+    pub identity: i64,
     pub read_count: u32,
     /// Where in [`Element::fields`] the pointer to the first byte of the element's array stands, and
     /// behind it, one past the last. A multiple of 8.
     pub array_at: u32,
     pub reads: [ElementRead; MAX_ELEMENT_READS],
 }
+
+/// [`List::identity`] of a list that may change without being sent again.
+pub const NO_IDENTITY: i64 = i64::MIN;
+/// Elements of a list, and words of an element's array, that tell it from another; a larger one is never
+/// taken for what it was.
+pub const MAX_IDENTITY: (u32, usize) = (32, 16);
 
 /// One read of the target's memory: `len` bytes at (the pointer that stands at `base` in
 /// [`Element::fields`]) + `offset`, put at `to`.
@@ -455,6 +464,6 @@ unsafe impl Plain for PythonWalk {}
 // u32; no padding.
 unsafe impl Plain for Capture {}
 
-// SAFETY: `repr(C)`; `List`s of an i64, a u64, two u32 and `ElementRead`s of 4 × u16 and an i64; no
+// SAFETY: `repr(C)`; `List`s of an i64, a u64, an i64, two u32 and `ElementRead`s of 4 × u16 and an i64; no
 // padding.
 unsafe impl Plain for Lists {}

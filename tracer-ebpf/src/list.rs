@@ -9,7 +9,8 @@ use aya_ebpf::{
 };
 use tracer_common::{
     ARRAY_LEN, ELEMENT_WORDS, Element, Header, LISTS as LISTS_OF_ONE, List, Lists,
-    MAX_ELEMENT_READS, MAX_ELEMENTS, MAX_LISTS, POINT_ELEMENT, counter, known_key, lists,
+    MAX_ELEMENT_READS, MAX_ELEMENTS, MAX_IDENTITY, MAX_LISTS, NO_IDENTITY, POINT_ELEMENT, counter,
+    known_key, lists,
 };
 
 use crate::{EVENTS, count, own_pid, stack::each, user};
@@ -18,27 +19,140 @@ use crate::{EVENTS, count, own_pid, stack::each, user};
 #[map]
 static LISTS: Array<Lists> = Array::with_max_entries(MAX_LISTS, 0);
 
-/// The objects whose lists have been sent, by `known_key`.
+/// The objects whose lists have been sent, by `known_key`, and which these were: see [`identity`].
 #[map]
-static SENT: LruHashMap<u64, u8> = LruHashMap::with_max_entries(16384, 0);
+static SENT: LruHashMap<u64, u64> = LruHashMap::with_max_entries(16384, 0);
 
-/// Whether the lists of an object are to be sent now. Notes that they are, or that they have ended.
+/// What is to be sent at a hit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// All that the capture program says, and the lists.
+    All,
+    /// The object.
+    Object,
+    Nothing,
+}
+
+/// What is to be sent of an object and its lists now. Notes that they are, or that they have ended.
 #[inline(always)]
-pub fn are_wanted(when: u32, object: u64) -> bool {
+pub fn wanted(when: u32, number: u32, object: u64) -> Wanted {
+    if when == lists::NONE {
+        return Wanted::All;
+    }
     let key = known_key(own_pid(), object);
-    match when {
-        lists::NONE => true,
-        lists::END => {
-            let _ = SENT.remove(key);
-            false
+    if when == lists::END {
+        let _ = SENT.remove(key);
+        return Wanted::Object;
+    }
+    // SAFETY: read once, by value.
+    let sent = unsafe { SENT.get(key) }.copied();
+    if when == lists::ONCE && sent.is_some() {
+        return Wanted::Object;
+    }
+    let identity = identity(number, object);
+    if sent == Some(identity) && identity != UNKNOWN {
+        return Wanted::Nothing;
+    }
+    let _ = SENT.insert(key, identity, 0);
+    Wanted::All
+}
+
+/// Of lists that are too long to be told from others.
+const UNKNOWN: u64 = 0;
+
+/// A number that is another one, in all likelihood, for lists that aren't the same.
+#[inline(always)]
+fn identity(number: u32, object: u64) -> u64 {
+    let Some(lists) = LISTS.get(number) else {
+        return UNKNOWN;
+    };
+    let mut mixing = Mixing {
+        begin: 0,
+        stride: 0,
+        identity: 0,
+        hash: 1,
+        too_long: 0,
+    };
+    for list in lists.lists.iter().take(LISTS_OF_ONE) {
+        if list.stride == 0 || list.identity == NO_IDENTITY {
+            continue;
         }
-        // SAFETY: the value is only tested for presence.
-        lists::ONCE if unsafe { SENT.get(key) }.is_some() => false,
-        _ => {
-            let _ = SENT.insert(key, 1, 0);
-            true
+        let (begin, all) = elements(list, object);
+        let looked_at = if all > u64::from(MAX_IDENTITY.0) {
+            mixing.too_long = 1;
+            0
+        } else {
+            all as u32
+        };
+        mixing.begin = begin;
+        mixing.stride = list.stride;
+        mixing.identity = list.identity;
+        mixing.hash = mix(mixing.hash, all);
+        each::<Mixing>(looked_at, mix_element, &mut mixing);
+    }
+    match mixing.too_long {
+        0 => mixing.hash | 1,
+        _ => UNKNOWN,
+    }
+}
+
+#[inline(always)]
+fn mix(hash: u64, word: u64) -> u64 {
+    (hash.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// A walk through a list's elements whose arrays are mixed into one number.
+struct Mixing {
+    begin: u64,
+    stride: u64,
+    identity: i64,
+    hash: u64,
+    too_long: u64,
+}
+
+/// # Safety
+/// A callback of [`each`].
+unsafe extern "C" fn mix_element(index: u64, mixing: *mut Mixing) -> i64 {
+    const WORDS: usize = MAX_IDENTITY.1;
+    // SAFETY: `each` was called with it, and only this uses it meanwhile.
+    let mixing = unsafe { &mut *mixing };
+    let at = mixing
+        .begin
+        .wrapping_add(index.wrapping_mul(mixing.stride))
+        .wrapping_add(mixing.identity as u64);
+    let mut pointers = [0u64; 2];
+    let mut words = [0u64; WORDS];
+    // SAFETY: both are as long as what is read; the helper checks the addresses.
+    unsafe {
+        bpf_probe_read_user((&raw mut pointers).cast(), 16, at as *const c_void);
+    }
+    let len = pointers[1].wrapping_sub(pointers[0]);
+    if len > 8 * WORDS as u64 {
+        mixing.too_long = 1;
+        return 1;
+    }
+    if len != 0 {
+        // A mask, for the verifier: 1 to 8 * WORDS.
+        let read = ((len as u32).wrapping_sub(1) & (8 * WORDS as u32 - 1)) + 1;
+        // SAFETY: `read` bytes are within the words.
+        unsafe {
+            bpf_probe_read_user((&raw mut words).cast(), read, pointers[0] as *const c_void);
         }
     }
+    let mut hash = mix(mixing.hash, len);
+    for word in words {
+        hash = mix(hash, word);
+    }
+    mixing.hash = hash;
+    0
+}
+
+/// The address of a list's first element, and how many there are.
+#[inline(always)]
+fn elements(list: &List, object: u64) -> (u64, u64) {
+    let at = object.wrapping_add(list.begin as u64);
+    let (begin, end) = (user(at), user(at.wrapping_add(8)));
+    (begin, end.wrapping_sub(begin) / list.stride)
 }
 
 /// Sends the elements of all lists, and puts how many each has at `counts`.
@@ -54,9 +168,7 @@ pub unsafe fn send(number: u32, header: &Header, object: u64, counts: *mut u64) 
         if list.stride == 0 {
             continue;
         }
-        let begin = user(object.wrapping_add(list.begin as u64));
-        let end = user(object.wrapping_add(list.begin as u64).wrapping_add(8));
-        let all = end.wrapping_sub(begin) / list.stride;
+        let (begin, all) = elements(list, object);
         // SAFETY: the caller's promise.
         unsafe { counts.add(i).write(all) };
         let mut walking = Walking {

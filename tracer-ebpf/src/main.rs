@@ -217,7 +217,14 @@ fn hit<const STACKS: bool, const LISTS: bool>(ctx: &ProbeContext) -> u32 {
     if program.forget != 0 {
         forget(own_pid());
     }
-    if LISTS && !list::are_wanted(program.lists_when, value) || program.read_count == 0 {
+    let wanted = match LISTS {
+        true => list::wanted(program.lists_when, program.lists, value),
+        false => list::Wanted::All,
+    };
+    if wanted == list::Wanted::Nothing {
+        return 0;
+    }
+    if wanted == list::Wanted::Object || program.read_count == 0 {
         return short(program.point, value);
     }
 

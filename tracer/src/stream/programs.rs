@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tracer_common::{
     ARRAY_LEN, BLOCK_AT, COUNTS_AT, Capture, Element, ElementRead, LISTS, List, Lists,
-    MAX_ELEMENT_READS, SECOND_SENT_AT, SENT_AT, lists, stack,
+    MAX_ELEMENT_READS, NO_IDENTITY, SECOND_SENT_AT, SENT_AT, lists, stack,
 };
 
 use super::{
@@ -59,6 +59,7 @@ impl ElementPlanner {
             list: List {
                 begin: vector.offset,
                 stride: vector.stride.unsigned_abs(),
+                identity: NO_IDENTITY,
                 ..List::default()
             },
             // Behind the element's own address.
@@ -187,6 +188,8 @@ impl ListsPlan {
             let element = ElementPlanner::element();
             let range = of.read(element, regions.range, CORE_RANGE)?;
             let array = of.array(element, regions.regions)?;
+            // A layout is what it was if all regions are.
+            of.list.identity = regions.regions;
             plan.put(index, of, ElementPlan::Regions { kind, range, array });
         }
         if let Some(buffers) = &programs.buffers {
@@ -277,7 +280,7 @@ impl ProgramPlan {
         }
         let mut ids = program;
         planner.capture.lists_when = match point.kind {
-            PointKind::LaidOut => lists::ALWAYS,
+            PointKind::LaidOut => lists::CHANGED,
             PointKind::Dispatched => lists::ONCE,
             _ => lists::END,
         };

@@ -278,7 +278,7 @@ fn hit(
         lists::END => true,
         lists::ONCE => sent,
         when => {
-            assert_eq!(when, lists::ALWAYS);
+            assert_eq!(when, lists::CHANGED);
             false
         }
     };

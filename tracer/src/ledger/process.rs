@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::devices::Devices;
 use super::failed::{FailedAllocation, FailedAllocations};
+use super::mark::{Marks, Since};
 use super::{
     AllocatorPointer, Birth, Buffer, BufferType, Device, DeviceAccount, DeviceKind, Effect, Event,
     EventKind, Exit, LiveBuffer, Nanoseconds, ObjectPointer, Outcome, Ownership, ProcessId, Source,
@@ -78,6 +79,7 @@ pub struct Process {
     announcing: HashMap<u32, ObjectPointer>,
     failed: FailedAllocations,
     temporary: HashMap<Kin, Tally>,
+    marks: Marks,
     counters: Counters,
     end: Option<End>,
 }
@@ -136,6 +138,17 @@ impl Process {
     /// The owning buffers that were freed soon after their birth.
     pub fn temporary(&self) -> &HashMap<Kin, Tally> {
         &self.temporary
+    }
+
+    /// What has changed since a mark of the ledger's; `None` if the process had ended by then.
+    pub fn since(&self, mark: u32) -> Option<Since<'_>> {
+        self.marks.since(mark)
+    }
+
+    pub(super) fn mark(&mut self, mark: u32) {
+        let allocations = self.counters.allocations;
+        self.marks
+            .note(mark, allocations, self.devices.all(), self.end.is_some());
     }
 
     /// How often what happened.
@@ -486,6 +499,7 @@ impl Process {
         if let Some(place) = place(&live.buffer) {
             self.places.remove(&place);
         }
+        self.marks.end(live);
         self.devices.free(live, at);
     }
 }

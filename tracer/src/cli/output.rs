@@ -12,14 +12,17 @@ use super::{
     failure::{Failure, Kind},
 };
 use crate::{
-    ledger::{Event, Outcome},
+    ledger::{Event, Mark, Outcome},
     report::{self, Summary, TableOptions, check_writable, open_lines, write_json, write_json_to},
 };
+
+/// The log of events.
+type Log = BufWriter<Box<dyn Write + Send>>;
 
 /// The destinations of one trace.
 pub struct Output {
     summary: Option<PathBuf>,
-    events: Option<BufWriter<Box<dyn Write + Send>>>,
+    events: Option<Log>,
     quiet: bool,
     /// How many bytes a process may hold at its end.
     fail_on_leak: Option<u64>,
@@ -67,19 +70,21 @@ impl Output {
 
     /// Writes an event's lines to the log.
     pub fn event(&mut self, event: &Event, outcome: &Outcome) {
-        let Some(writer) = &mut self.events else {
-            return;
-        };
-        if let Err(error) = report::write_lines(writer, event, outcome) {
-            self.events = None;
-            self.warn(&format!("the events can't be written any more: {error}"));
-            self.failed = Some(error);
-        }
+        self.log(|writer| report::write_lines(writer, event, outcome));
+    }
+
+    /// Writes a mark's line to the log.
+    pub fn mark(&mut self, mark: &Mark) {
+        self.log(|writer| report::write_line(writer, &mark.into()));
     }
 
     /// Lets readers of the log see what was written so far.
     pub fn flush(&mut self) {
-        if let Some(Err(error)) = self.events.as_mut().map(Write::flush) {
+        self.log(Write::flush);
+    }
+
+    fn log(&mut self, write: impl FnOnce(&mut Log) -> io::Result<()>) {
+        if let Some(Err(error)) = self.events.as_mut().map(write) {
             self.events = None;
             self.warn(&format!("the events can't be written any more: {error}"));
             self.failed = Some(error);
@@ -93,14 +98,10 @@ impl Output {
     pub fn finish(mut self, summary: &Summary) -> Result<(), Failure> {
         self.flush();
         if !self.quiet {
-            let stderr = io::stderr();
-            let colour = stderr.is_terminal()
-                && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-            let width = stderr.is_terminal().then(terminal_width).flatten();
             // A reader that went away isn't worth failing for: the JSON is what counts.
-            let _ = stderr
+            let _ = io::stderr()
                 .lock()
-                .write_all(report::table(summary, TableOptions { colour, width }).as_bytes());
+                .write_all(report::table(summary, table_options()).as_bytes());
         }
         match self.summary.as_deref() {
             Some(path) if is_stdout(path) => write_json_to(&mut io::stdout().lock(), summary)?,
@@ -138,6 +139,15 @@ fn no_leak(summary: &Summary, limit: u64) -> Result<(), Failure> {
 
 fn is_stdout(path: &Path) -> bool {
     path == Path::new("-")
+}
+
+/// How a table is drawn for whoever reads stderr.
+pub fn table_options() -> TableOptions {
+    let is_terminal = io::stderr().is_terminal();
+    TableOptions {
+        colour: is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+        width: is_terminal.then(terminal_width).flatten(),
+    }
 }
 
 fn terminal_width() -> Option<u16> {

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use super::grouping::{Origins, failures, leaks, peaks, stacks, temporary, totals};
+use super::since::since;
 use super::{
     Attached, Baseline, BufferSummary, Capacity, DeviceSummary, Events, Host, Library,
     MemorySummary, NonOwning, ProcessSummary, SCHEMA_VERSION, Summary, Tool, Untraced, Usage,
 };
 use crate::{
     ledger::{
-        Account, BufferType, Device, DeviceAccount, Ledger, LiveBuffer, Nanoseconds, Process,
+        Account, BufferType, Device, DeviceAccount, Ledger, LiveBuffer, Mark, Nanoseconds, Process,
         ProcessId,
     },
     origin::Origin,
@@ -95,6 +96,7 @@ impl Summary {
         let trace = Trace {
             end: Nanoseconds(duration_ns),
             temporary: ledger.temporary(),
+            marks: ledger.marks(),
         };
         Self {
             schema_version: SCHEMA_VERSION,
@@ -108,6 +110,7 @@ impl Summary {
                 stacks_skipped: *stacks_skipped,
                 exact: ledger.is_exact(),
             },
+            marks: ledger.marks().iter().map(Into::into).collect(),
             processes: ids
                 .into_iter()
                 .map(|id| {
@@ -126,13 +129,14 @@ impl Summary {
 
 /// What all processes of a trace have in common.
 #[derive(Clone, Copy)]
-struct Trace {
+struct Trace<'a> {
     end: Nanoseconds,
     /// With how many others in between an allocation that is freed counts as temporary.
     temporary: u64,
+    marks: &'a [Mark],
 }
 
-fn process_summary(process: &Process, facts: ProcessFacts, trace: Trace) -> ProcessSummary {
+fn process_summary(process: &Process, facts: ProcessFacts, trace: Trace<'_>) -> ProcessSummary {
     let ProcessFacts {
         id,
         comm,
@@ -178,6 +182,11 @@ fn process_summary(process: &Process, facts: ProcessFacts, trace: Trace) -> Proc
         peaks: peaks(process, &mut origins),
         temporary: temporary(process, &mut origins, trace.temporary),
         failures: failures(process, &mut origins),
+        since_marks: trace
+            .marks
+            .iter()
+            .filter_map(|mark| since(process, &mut origins, mark.number))
+            .collect(),
         stacks: Vec::new(),
         bulk_frees: counters.bulk_frees,
         failed_allocations: counters.failed_allocations,

@@ -69,7 +69,7 @@ impl<'a> Origins<'a> {
         }
     }
 
-    fn placed(&mut self, kin: Kin, tally: Tally) -> PlacedGroup {
+    pub(super) fn placed(&mut self, kin: Kin, tally: Tally) -> PlacedGroup {
         let (device, buffer_type, source) = kin;
         PlacedGroup {
             device_kind: device.kind,
@@ -254,7 +254,15 @@ pub fn stacks(process: &ProcessSummary, known: &BTreeMap<StackId, Stack>) -> Vec
     let peaks = process.peaks.iter().flat_map(|peak| &peak.groups);
     let temporary = process.temporary.groups.iter().map(|placed| &placed.group);
     let at_failures = process.failures.iter().flat_map(|failure| &failure.largest);
-    let groups = leaks.chain(peaks).chain(temporary).chain(at_failures);
+    let since_marks = process.since_marks.iter();
+    let since_marks = since_marks
+        .flat_map(|since| since.new.iter().chain(&since.gone))
+        .map(|placed| &placed.group);
+    let groups = leaks
+        .chain(peaks)
+        .chain(temporary)
+        .chain(at_failures)
+        .chain(since_marks);
     let ids: BTreeSet<StackId> = buffers
         .map(|buffer| buffer.stack)
         .chain(groups.map(|group| group.stack))

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::ledger::{
     Buffer, BufferType, Device, DeviceKind, Effect, Event, EventKind, Exit, Layout, LiveBuffer,
-    Nanoseconds, Outcome, Ownership,
+    Mark, Nanoseconds, Outcome, Ownership,
 };
 
 /// What a line is about.
@@ -26,6 +26,7 @@ pub enum EventName {
     Exec,
     Exit,
     Lost,
+    Mark,
 }
 
 /// What is unusual about a line.
@@ -48,7 +49,7 @@ pub enum Note {
 pub struct EventLine {
     pub event: EventName,
     pub time_ns: Nanoseconds,
-    /// Of the process that it happened in; for `lost`, of nobody in particular.
+    /// Of the process that it happened in; for `lost`, of nobody in particular; 0 for `mark`.
     pub pid: u32,
     pub tid: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,6 +92,12 @@ pub enum Detail {
     Exit { exit: Option<Exit> },
     /// Of `lost`: how many events were not recorded since the last such line.
     Lost { count: u64 },
+    /// Of `mark`.
+    Mark {
+        /// From 1 on.
+        number: u32,
+        name: Option<String>,
+    },
 }
 
 /// A buffer at the event. At its end it says since when the buffer was live.
@@ -234,6 +241,23 @@ impl EventLine {
     }
 }
 
+impl From<&Mark> for EventLine {
+    fn from(mark: &Mark) -> Self {
+        let Mark { number, name, at } = mark;
+        Self {
+            event: EventName::Mark,
+            time_ns: *at,
+            pid: 0,
+            tid: 0,
+            note: None,
+            detail: Detail::Mark {
+                number: *number,
+                name: name.clone(),
+            },
+        }
+    }
+}
+
 impl BufferDetail {
     fn new(buffer: &Buffer, before_attach: Option<bool>, since: Option<Nanoseconds>) -> Self {
         let &Buffer {
@@ -277,9 +301,16 @@ pub fn write_lines(
     event: &Event,
     outcome: &Outcome,
 ) -> io::Result<()> {
-    for line in EventLine::all(event, outcome) {
-        serde_json::to_writer(&mut *writer, &line)?;
-        writer.write_all(b"\n")?;
-    }
-    Ok(())
+    EventLine::all(event, outcome)
+        .iter()
+        .try_for_each(|line| write_line(writer, line))
+}
+
+/// Writes one line, ended by a newline.
+///
+/// # Errors
+/// Whatever `writer` returns.
+pub fn write_line(writer: &mut impl io::Write, line: &EventLine) -> io::Result<()> {
+    serde_json::to_writer(&mut *writer, line)?;
+    writer.write_all(b"\n")
 }

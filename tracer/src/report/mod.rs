@@ -14,6 +14,8 @@ mod grouping;
 mod line;
 mod place;
 mod sections;
+mod since;
+mod since_text;
 mod summary;
 mod table;
 #[cfg(test)]
@@ -23,8 +25,10 @@ mod words;
 pub use build::{Facts, ProcessFacts};
 pub use by_stack::{Failure, Group, Leak, OriginTotal, Peak, PlacedGroup, StackSummary, Temporary};
 pub use destination::{WriteError, check_writable, open_lines, write_json, write_json_to};
-pub use line::{BufferDetail, Detail, EventLine, EventName, Note, write_lines};
+pub use line::{BufferDetail, Detail, EventLine, EventName, Note, write_line, write_lines};
 pub use sections::out_of_memory;
+pub use since::{MarkSummary, MemorySince, SinceMark};
+pub use since_text::{changed_since, mark_set, stacks_since};
 pub use summary::{
     Attached, Baseline, BufferSummary, Capacity, DeviceSummary, Events, Host, Library,
     MemorySummary, NonOwning, ProcessSummary, SCHEMA_VERSION, Summary, Tool, Untraced, Usage,

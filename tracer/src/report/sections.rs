@@ -7,11 +7,11 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, TableStyle};
 
 use super::place::places;
 use super::words::{BOLD, bytes, count, duration, ids, number, printable, styled};
-use super::{Failure, Group, Peak, PlacedGroup, ProcessSummary, TableOptions};
+use super::{Failure, Group, Peak, PlacedGroup, ProcessSummary, StackSummary, TableOptions};
 use crate::{
     ledger::{BufferType, DeviceKind, FailedAllocation},
     origin::Origin,
-    stack::StackId,
+    stack::{Stack, StackId},
 };
 
 /// So many rows has a section.
@@ -21,17 +21,17 @@ const MOST_OF_A_PEAK: usize = 3;
 
 /// One line of a section.
 #[derive(Default)]
-struct Row {
-    size: String,
-    count: String,
-    memory: String,
-    time: String,
-    place: String,
+pub(super) struct Row {
+    pub size: String,
+    pub count: String,
+    pub memory: String,
+    pub time: String,
+    pub place: String,
 }
 
 /// Puts the sections that have something to say.
 pub fn put_sections(text: &mut String, process: &ProcessSummary, options: TableOptions) {
-    let places = Places::new(process);
+    let places = Places::new(&process.stacks);
     let ended = process.exited_at_ns.is_some();
     let live = if ended { "Live at exit" } else { "Live" };
     let within = match process.temporary.within {
@@ -113,17 +113,20 @@ pub fn out_of_memory(comm: &str, pid: u32, failed: &FailedAllocation) -> String 
 }
 
 /// The stacks of a process in words.
-struct Places(BTreeMap<StackId, String>);
+pub struct Places(BTreeMap<StackId, String>);
 
 impl Places {
-    fn new(process: &ProcessSummary) -> Self {
-        let stacks = process.stacks.iter();
-        let places = places(stacks.map(|stack| (stack.id, &stack.stack))).into_iter();
+    pub fn new(stacks: &[StackSummary]) -> Self {
+        Self::of(stacks.iter().map(|stack| (stack.id, &stack.stack)))
+    }
+
+    pub fn of<'a>(stacks: impl IntoIterator<Item = (StackId, &'a Stack)>) -> Self {
+        let places = places(stacks).into_iter();
         Self(places.map(|(id, place)| (id, printable(&place))).collect())
     }
 
     /// Where a group was allocated, and what for unless that is a tensor.
-    fn of(&self, group: &Group) -> String {
+    fn of_group(&self, group: &Group) -> String {
         if group.before_attach {
             return "there before".to_owned();
         }
@@ -251,7 +254,7 @@ fn devices_peaks(process: &ProcessSummary) -> Vec<(String, &Peak)> {
 }
 
 /// What was allocated in one place, as a row tells it.
-struct Part {
+pub(super) struct Part {
     buffers: u64,
     bytes: u64,
     /// Where it lies, unless that is told apart.
@@ -267,11 +270,11 @@ impl Part {
             bytes: group.bytes,
             memory: String::new(),
             oldest: None,
-            place: places.of(group),
+            place: places.of_group(group),
         }
     }
 
-    fn placed(placed: &PlacedGroup, places: &Places) -> Self {
+    pub fn placed(placed: &PlacedGroup, places: &Places) -> Self {
         let device = device_name(placed.device_kind, &[placed.device_id]);
         Self {
             memory: memory(placed.buffer_type, &device),
@@ -282,7 +285,7 @@ impl Part {
 
 /// The rows of so many parts, the largest first, and one row for all others. What a person would read as
 /// the same is one part: two operations on one line.
-fn rows(parts: impl Iterator<Item = Part>, most: usize) -> Vec<Row> {
+pub(super) fn rows(parts: impl Iterator<Item = Part>, most: usize) -> Vec<Row> {
     let mut told_apart: Vec<Part> = Vec::new();
     for part in parts {
         let alike =
@@ -327,11 +330,11 @@ fn rows(parts: impl Iterator<Item = Part>, most: usize) -> Vec<Row> {
 }
 
 /// `DRAM, chips 0-7`
-fn memory(buffer_type: BufferType, device: &str) -> String {
+pub(super) fn memory(buffer_type: BufferType, device: &str) -> String {
     format!("{buffer_type}, {device}")
 }
 
-fn device_name(kind: DeviceKind, numbers: &[u32]) -> String {
+pub(super) fn device_name(kind: DeviceKind, numbers: &[u32]) -> String {
     let kind = match (kind, numbers) {
         (DeviceKind::Mesh, _) => "mesh",
         (DeviceKind::Chip, [_]) => "chip",
@@ -340,7 +343,7 @@ fn device_name(kind: DeviceKind, numbers: &[u32]) -> String {
     format!("{kind} {}", ids(numbers))
 }
 
-fn draw(rows: Vec<Row>, options: TableOptions) -> String {
+pub(super) fn draw(rows: Vec<Row>, options: TableOptions) -> String {
     let mut table = Table::new();
     table.load_style(TableStyle::new()).force_no_tty();
     match options.width {
@@ -349,6 +352,7 @@ fn draw(rows: Vec<Row>, options: TableOptions) -> String {
             .set_width(width),
         None => table.set_content_arrangement(ContentArrangement::Disabled),
     };
+    let has_times = rows.iter().any(|row| !row.time.is_empty());
     for row in rows {
         let Row {
             size,
@@ -357,7 +361,9 @@ fn draw(rows: Vec<Row>, options: TableOptions) -> String {
             time,
             place,
         } = row;
-        table.add_row([size, count, memory, time, place]);
+        let time = has_times.then_some(time);
+        let before = [size, count, memory].into_iter();
+        table.add_row(before.chain(time).chain([place]));
     }
     for column in table.column_iter_mut().take(2) {
         column.set_cell_alignment(CellAlignment::Right);

@@ -9,6 +9,7 @@ use comfy_table::{
 };
 
 use super::sections::{held_for, put_sections};
+use super::since_text::put_since_last;
 use super::words::{BOLD, RED, bytes, count, duration, ids, number, printable, styled, wrapped};
 use super::{Attached, DeviceSummary, ProcessSummary, Summary};
 use crate::ledger::{DeviceKind, Exit};
@@ -34,6 +35,7 @@ pub fn table(summary: &Summary, options: TableOptions) -> String {
     let mut text = String::new();
     for process in &summary.processes {
         put_process(&mut text, process, options);
+        put_since_last(&mut text, summary, process, options);
         text.push('\n');
     }
     for untraced in &summary.untraced {

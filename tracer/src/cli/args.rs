@@ -114,6 +114,9 @@ pub struct Tracing {
         value_parser = size
     )]
     pub fail_on_leak: Option<u64>,
+    /// Tell what has changed against this earlier summary. With --fail-on-leak only what exceeds it counts
+    #[arg(long, value_name = "FILE")]
+    pub baseline: Option<PathBuf>,
     /// Count allocations as temporary that are freed with at most so many others in between
     #[arg(long, value_name = "N", default_value_t = Ledger::TEMPORARY)]
     pub temporary: u64,

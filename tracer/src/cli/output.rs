@@ -13,7 +13,10 @@ use super::{
 };
 use crate::{
     ledger::{Event, Mark, Outcome},
-    report::{self, Summary, TableOptions, check_writable, open_lines, write_json, write_json_to},
+    report::{
+        self, Change, Earlier, Summary, TableOptions, check_writable, open_lines, write_json,
+        write_json_to,
+    },
 };
 
 /// The log of events.
@@ -24,6 +27,8 @@ pub struct Output {
     summary: Option<PathBuf>,
     events: Option<Log>,
     quiet: bool,
+    /// What this trace is held against.
+    baseline: Option<Earlier>,
     /// How many bytes a process may hold at its end.
     fail_on_leak: Option<u64>,
     /// Told once: the log of events couldn't be written.
@@ -34,8 +39,9 @@ impl Output {
     /// Opens what must be open and checks what is written later.
     ///
     /// # Errors
-    /// When a file can't be written.
+    /// When a file can't be written, or the baseline isn't one.
     pub fn open(options: &Tracing) -> Result<Self, Failure> {
+        let baseline = options.baseline.as_deref().map(Earlier::read).transpose()?;
         let summary = options.summary.clone();
         if let Some(path) = summary.as_deref().filter(|path| !is_stdout(path)) {
             check_writable(path)?;
@@ -51,6 +57,7 @@ impl Output {
             summary,
             events,
             quiet: options.quiet,
+            baseline,
             fail_on_leak: options.fail_on_leak,
             failed: None,
         })
@@ -95,8 +102,11 @@ impl Output {
     ///
     /// # Errors
     /// When something couldn't be written, or else when a process held more at its end than it may.
-    pub fn finish(mut self, summary: &Summary) -> Result<(), Failure> {
+    pub fn finish(mut self, mut summary: Summary) -> Result<(), Failure> {
         self.flush();
+        let baseline = self.baseline.as_ref();
+        summary.change = baseline.map(|baseline| Change::new(baseline, &summary));
+        let summary = &summary;
         if !self.quiet {
             // A reader that went away isn't worth failing for: the JSON is what counts.
             let _ = io::stderr()
@@ -120,20 +130,22 @@ impl Output {
     }
 }
 
-/// Errors if a process that ended held more than `limit` bytes until then.
+/// Errors if a process that ended leaked more than `limit` bytes, or so much more than the baseline's.
 fn no_leak(summary: &Summary, limit: u64) -> Result<(), Failure> {
-    let leaking = summary.processes.iter().filter_map(|process| {
-        let leaked = process.leaked_bytes();
+    let leaking = summary.leaked().filter_map(|(process, leaked)| {
         let size = humansize::format_size(leaked, humansize::BINARY);
         (leaked > limit).then(|| format!("{} (pid {}) {size}", process.comm, process.pid))
     });
     let leaking: Vec<String> = leaking.collect();
+    let change = summary.change.as_ref();
+    let beyond = change.map(|change| format!(", beyond {}", change.path));
+    let beyond = beyond.unwrap_or_default();
     if leaking.is_empty() {
         return Ok(());
     }
     Err(Failure::new(
         Kind::Leak,
-        anyhow!("held until the end: {}", leaking.join(", ")),
+        anyhow!("held until the end: {}{}", leaking.join(", "), beyond),
     ))
 }
 

@@ -321,6 +321,6 @@ impl Session {
             stacks_skipped,
         };
         drop(probes);
-        output.finish(&Summary::new(&ledger, &facts))
+        output.finish(Summary::new(&ledger, &facts))
     }
 }

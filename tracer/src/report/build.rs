@@ -123,6 +123,7 @@ impl Summary {
                 })
                 .collect(),
             untraced,
+            change: None,
         }
     }
 }

@@ -9,7 +9,10 @@
 
 mod build;
 mod by_stack;
+mod change;
+mod change_text;
 mod destination;
+mod earlier;
 mod grouping;
 mod line;
 mod place;
@@ -24,7 +27,9 @@ mod words;
 
 pub use build::{Facts, ProcessFacts};
 pub use by_stack::{Failure, Group, Leak, OriginTotal, Peak, PlacedGroup, StackSummary, Temporary};
+pub use change::{Change, Compared, Difference, GroupChange, Memory, MemoryChange, ProcessChange};
 pub use destination::{WriteError, check_writable, open_lines, write_json, write_json_to};
+pub use earlier::{Earlier, EarlierError};
 pub use line::{BufferDetail, Detail, EventLine, EventName, Note, write_line, write_lines};
 pub use sections::out_of_memory;
 pub use since::{MarkSummary, MemorySince, SinceMark};

@@ -65,6 +65,21 @@ fn callers(stack: &Stack) -> Vec<String> {
     python.skip(1).map(words).collect()
 }
 
+/// All that a person reads of a stack, the same in each trace: its [place], and the callers that are a
+/// person's own.
+pub fn chain(stack: &Stack) -> Vec<String> {
+    let mut chain = vec![place(stack)];
+    let callers = callers(stack);
+    if callers.is_empty() {
+        let native = stack.frames.iter().filter(|frame| {
+            frame.kind == FrameKind::Native && !is_in(frame, &TTNN) && !is_in(frame, &RUNTIME)
+        });
+        chain.extend(native.skip(1).map(words));
+    }
+    chain.extend(callers);
+    chain
+}
+
 /// The innermost line of Python that isn't ttnn's; else the innermost function of a person's own code;
 /// else the outermost one of ttnn's, such as `ttnn::empty`; else the innermost one that has a name; else
 /// why there is none.

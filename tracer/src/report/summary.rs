@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Failure, Leak, MarkSummary, OriginTotal, Peak, SinceMark, StackSummary, Temporary};
+use super::{
+    Change, Failure, Leak, MarkSummary, OriginTotal, Peak, SinceMark, StackSummary, Temporary,
+};
 use crate::{
     ledger::{BufferType, DeviceKind, Exit, Layout, Nanoseconds},
     origin::Origin,
@@ -32,6 +34,8 @@ pub struct Summary {
     pub processes: Vec<ProcessSummary>,
     /// Those that couldn't be traced, by pid.
     pub untraced: Vec<Untraced>,
+    /// What has changed since an earlier trace; `None` if none was given.
+    pub change: Option<Change>,
 }
 
 /// A process that couldn't be traced, though it was meant.

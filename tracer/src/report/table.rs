@@ -8,6 +8,7 @@ use comfy_table::{
     TableStyle, Width,
 };
 
+use super::change_text::put_change;
 use super::sections::{held_for, put_sections};
 use super::since_text::put_since_last;
 use super::words::{BOLD, RED, bytes, count, duration, ids, number, printable, styled, wrapped};
@@ -47,6 +48,9 @@ pub fn table(summary: &Summary, options: TableOptions) -> String {
     }
     if summary.processes.is_empty() {
         text.push_str("No process was traced.\n");
+    }
+    if let Some(change) = &summary.change {
+        put_change(&mut text, change, options);
     }
     text.push_str(&events(summary, options));
     text.push('\n');

@@ -48,7 +48,11 @@ pub fn put_sections(text: &mut String, process: &ProcessSummary, options: TableO
         ),
         (
             format!("{live}: by whom, and for how long"),
-            leaks(process, &places),
+            leaks(process, &places, Origin::may_leak),
+        ),
+        (
+            format!("{live}: TT-Metal's own, such as cached programs"),
+            leaks(process, &places, |origin| !origin.may_leak()),
         ),
         (
             "Peak: who held it, and when".to_owned(),
@@ -186,12 +190,14 @@ fn failures(process: &ProcessSummary, places: &Places) -> Vec<Row> {
     rows
 }
 
-fn leaks(process: &ProcessSummary, places: &Places) -> Vec<Row> {
+/// What is live of some origins.
+fn leaks(process: &ProcessSummary, places: &Places, wanted: fn(Origin) -> bool) -> Vec<Row> {
     let leaks = &process.leaks;
     if !leaks.iter().any(|leak| leak.placed.group.stack.is_some()) {
         return Vec::new();
     }
-    let parts = leaks.iter().map(|leak| Part {
+    let leaks = leaks.iter().filter(|leak| wanted(leak.placed.group.origin));
+    let parts = leaks.map(|leak| Part {
         oldest: leak.oldest_age_ns,
         ..Part::placed(&leak.placed, places)
     });

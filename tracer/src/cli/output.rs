@@ -75,6 +75,11 @@ impl Output {
         eprintln!("tt-memtrace: {line}");
     }
 
+    /// Whether there is a log of events.
+    pub fn has_events(&self) -> bool {
+        self.events.is_some()
+    }
+
     /// Writes an event's lines to the log.
     pub fn event(&mut self, event: &Event, outcome: &Outcome) {
         self.log(|writer| report::write_lines(writer, event, outcome));

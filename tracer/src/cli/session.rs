@@ -318,6 +318,7 @@ impl Session {
             duration,
             processes,
             untraced,
+            every_stack: output.has_events(),
             stacks_skipped,
         };
         drop(probes);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
-use super::grouping::{Origins, failures, leaks, peaks, stacks, temporary, totals};
+use super::grouping::{Origins, failures, leaks, peaks, stacks, stacks_of, temporary, totals};
 use super::since::since;
 use super::{
     Attached, Baseline, BufferSummary, Capacity, DeviceSummary, Events, Host, Library,
@@ -31,6 +31,8 @@ pub struct Facts {
     pub processes: Vec<ProcessFacts>,
     /// The processes that couldn't be traced, in any order.
     pub untraced: Vec<Untraced>,
+    /// Whether each stack is told that is known, for those who read the lines of events, too.
+    pub every_stack: bool,
     /// Stacks that the kernel's side skipped, since too many waited.
     pub stacks_skipped: u64,
 }
@@ -79,6 +81,7 @@ impl Summary {
             duration,
             processes,
             untraced,
+            every_stack,
             stacks_skipped,
         } = facts;
         let mut untraced = untraced.clone();
@@ -97,6 +100,7 @@ impl Summary {
             end: Nanoseconds(duration_ns),
             temporary: ledger.temporary(),
             marks: ledger.marks(),
+            every_stack: *every_stack,
         };
         Self {
             schema_version: SCHEMA_VERSION,
@@ -135,6 +139,7 @@ struct Trace<'a> {
     /// With how many others in between an allocation that is freed counts as temporary.
     temporary: u64,
     marks: &'a [Mark],
+    every_stack: bool,
 }
 
 fn process_summary(process: &Process, facts: ProcessFacts, trace: Trace<'_>) -> ProcessSummary {
@@ -197,7 +202,11 @@ fn process_summary(process: &Process, facts: ProcessFacts, trace: Trace<'_>) -> 
         events_received: counters.received,
         events_after_exit: counters.after_exit,
     };
-    summary.stacks = stacks(&summary, &known_stacks);
+    let mut told = stacks_of(&summary);
+    if trace.every_stack {
+        told.extend(known_stacks.keys());
+    }
+    summary.stacks = stacks(told, &known_stacks);
     summary
 }
 

@@ -245,9 +245,8 @@ pub fn totals(owning: &[BufferSummary]) -> Vec<OriginTotal> {
         .collect()
 }
 
-/// The stacks that something in the summary of a process refers to. One that nobody has read stands
-/// there without frames, so that no reference leads nowhere.
-pub fn stacks(process: &ProcessSummary, known: &BTreeMap<StackId, Stack>) -> Vec<StackSummary> {
+/// The stacks that something in the summary of a process refers to.
+pub fn stacks_of(process: &ProcessSummary) -> BTreeSet<StackId> {
     let buffers = process.live_buffers.iter();
     let buffers = buffers.chain(&process.non_owning.buffers);
     let leaks = process.leaks.iter().map(|leak| &leak.placed.group);
@@ -263,12 +262,17 @@ pub fn stacks(process: &ProcessSummary, known: &BTreeMap<StackId, Stack>) -> Vec
         .chain(temporary)
         .chain(at_failures)
         .chain(since_marks);
-    let ids: BTreeSet<StackId> = buffers
+    buffers
         .map(|buffer| buffer.stack)
         .chain(groups.map(|group| group.stack))
         .chain(process.failures.iter().map(|failure| failure.stack))
         .flatten()
-        .collect();
+        .collect()
+}
+
+/// What stacks stand for. One that nobody has read stands there without frames, so that no reference leads
+/// nowhere.
+pub fn stacks(ids: BTreeSet<StackId>, known: &BTreeMap<StackId, Stack>) -> Vec<StackSummary> {
     ids.into_iter()
         .map(|id| StackSummary {
             id,

@@ -4,9 +4,12 @@ use std::io;
 
 use serde::Serialize;
 
-use crate::ledger::{
-    Buffer, BufferType, Device, DeviceKind, Effect, Event, EventKind, Exit, Layout, LiveBuffer,
-    Mark, Nanoseconds, Outcome, Ownership,
+use crate::{
+    ledger::{
+        Buffer, BufferType, Device, DeviceKind, Effect, Event, EventKind, Exit, Layout, LiveBuffer,
+        Mark, Nanoseconds, Outcome, Ownership,
+    },
+    stack::StackId,
 };
 
 /// What a line is about.
@@ -64,6 +67,14 @@ pub struct EventLine {
 pub enum Detail {
     /// Of a line about one buffer.
     Buffer(BufferDetail),
+    /// Of `allocate`, `create`, `failed` and `hooked`.
+    Birth {
+        #[serde(flatten)]
+        buffer: BufferDetail,
+        /// Where the thread was: the id of one of the stacks that the summary has of the process; `null` if that
+        /// wasn't captured.
+        stack: Option<StackId>,
+    },
     /// Of an end whose buffer nobody saw born.
     Unknown {},
     /// Of `bulk_free`.
@@ -127,7 +138,7 @@ impl EventLine {
             tid,
             time,
             kind,
-            stack: _,
+            stack,
         } = event;
         let Outcome { implied, effect } = outcome;
         let line = |event, note, detail| Self {
@@ -144,6 +155,10 @@ impl EventLine {
                 note,
                 Detail::Buffer(BufferDetail::new(buffer, before_attach, since)),
             )
+        };
+        let birth = |event, note, buffer: &Buffer, since| {
+            let buffer = BufferDetail::new(buffer, Some(false), since);
+            line(event, note, Detail::Birth { buffer, stack })
         };
         let end = |event, note, live: &LiveBuffer| {
             of_buffer(
@@ -192,17 +207,11 @@ impl EventLine {
                 of_buffer(EventName::Found, note, &buffer, Some(true), None)
             }
             (EventKind::Allocate(buffer), _) => {
-                of_buffer(EventName::Allocate, note, &buffer, Some(false), Some(time))
+                birth(EventName::Allocate, note, &buffer, Some(time))
             }
-            (EventKind::Create(buffer), _) => {
-                of_buffer(EventName::Create, note, &buffer, Some(false), Some(time))
-            }
-            (EventKind::Hooked(buffer), _) => {
-                of_buffer(EventName::Hooked, note, &buffer, Some(false), None)
-            }
-            (EventKind::Failed(buffer), _) => {
-                of_buffer(EventName::Failed, note, &buffer, Some(false), None)
-            }
+            (EventKind::Create(buffer), _) => birth(EventName::Create, note, &buffer, Some(time)),
+            (EventKind::Hooked(buffer), _) => birth(EventName::Hooked, note, &buffer, None),
+            (EventKind::Failed(buffer), _) => birth(EventName::Failed, note, &buffer, None),
             (EventKind::BulkFree(_), effect) => {
                 let (freed_buffers, freed_bytes, device) = match *effect {
                     Effect::BulkFreed {

@@ -30,6 +30,7 @@ fn facts(processes: Vec<ProcessFacts>) -> Facts {
         duration: Duration::from_millis(1500),
         processes,
         untraced: vec![],
+        every_stack: false,
         stacks_skipped: 0,
     }
 }

@@ -1,6 +1,7 @@
 //! The sample summaries that the writers are tested on, and what makes a summary.
 
 mod by_stack;
+mod change;
 mod destination;
 mod line;
 mod schema;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, TableStyle};
 
-use super::place::places;
+use super::place::{places, places_with_callers};
 use super::words::{BOLD, bytes, count, duration, ids, number, printable, styled};
 use super::{Failure, Group, Peak, PlacedGroup, ProcessSummary, StackSummary, TableOptions};
 use crate::{
@@ -121,11 +121,16 @@ pub struct Places(BTreeMap<StackId, String>);
 
 impl Places {
     pub fn new(stacks: &[StackSummary]) -> Self {
-        Self::of(stacks.iter().map(|stack| (stack.id, &stack.stack)))
+        Self::of(places(stacks.iter().map(|stack| (stack.id, &stack.stack))))
     }
 
-    pub fn of<'a>(stacks: impl IntoIterator<Item = (StackId, &'a Stack)>) -> Self {
-        let places = places(stacks).into_iter();
+    /// With a caller each.
+    pub fn with_callers<'a>(stacks: impl IntoIterator<Item = (StackId, &'a Stack)>) -> Self {
+        Self::of(places_with_callers(stacks))
+    }
+
+    fn of(places: BTreeMap<StackId, String>) -> Self {
+        let places = places.into_iter();
         Self(places.map(|(id, place)| (id, printable(&place))).collect())
     }
 

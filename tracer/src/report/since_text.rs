@@ -90,7 +90,13 @@ pub fn changed_since(
     let title = format!("{} (pid {pid}) since {name}", printable(comm));
     let stacks = stacks.iter().map(|(id, stack)| (*id, stack));
     let mut text = String::new();
-    put_since(&mut text, &title, &since, &Places::of(stacks), options);
+    put_since(
+        &mut text,
+        &title,
+        &since,
+        &Places::with_callers(stacks),
+        options,
+    );
     Some(text)
 }
 

@@ -66,8 +66,8 @@ fn difference(then: &Lines, now: &Lines) -> Lines {
 fn line(process: ProcessSummary<'_>, stack: &Value) -> u64 {
     let mut stacks = list(process.0, "stacks").iter();
     let stack = stacks.find(|known| known["id"] == *stack);
-    let frames = list(stack.expect("a stack"), "frames").iter();
-    let frame = frames.filter(|frame| frame["kind"] == "python").next_back();
+    let mut frames = list(stack.expect("a stack"), "frames").iter();
+    let frame = frames.rfind(|frame| frame["kind"] == "python");
     unsigned(frame.expect("a line of the workload"), "line")
 }
 

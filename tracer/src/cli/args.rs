@@ -34,7 +34,11 @@ pub enum Command {
     Run(Run),
     /// Trace running processes
     Attach(Attach),
-    /// Mark a moment in a running trace: its report tells what has changed since
+    /// Mark a moment in a running trace: what has changed since?
+    ///
+    /// Returns once that is done: whatever happens then comes after it. Tells what is live, and what is
+    /// new and gone since the mark before. The trace's report tells what has changed since the last mark,
+    /// its summary since each. SIGUSR1 to the tracer does the same, without a name.
     Mark(Mark),
     /// Tell whether tracing works here, and what was found in a library
     Check(Check),
@@ -140,10 +144,6 @@ impl From<Stacks> for probe::Stacks {
     }
 }
 
-/// Marks a moment in a running trace, and returns once that is done: whatever happens then comes after it.
-///
-/// Tells what is live, and what is new and gone since the mark before. The trace's report tells what has
-/// changed since the last mark, its summary since each. SIGUSR1 does the same, without a name.
 #[derive(Debug, Args)]
 pub struct Mark {
     /// The tracer, by its number, if there are several

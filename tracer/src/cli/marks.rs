@@ -83,11 +83,12 @@ pub fn listen(marks: UnboundedSender<MarkRequest>) -> io::Result<()> {
     let listener = UnixListener::bind_addr(&address(std::process::id())?)?;
     thread::Builder::new().name("marks".into()).spawn(move || {
         for stream in listener.incoming() {
-            // Whoever goes away has asked for nothing.
-            if let Ok(stream) = stream
-                && let Err(error) = serve(stream, &marks)
-            {
+            let served = stream.and_then(|stream| serve(stream, &marks));
+            // Whoever goes away has asked for nothing. But there may be no descriptor left, and as many
+            // tries as there is time for would help nobody.
+            if let Err(error) = served {
                 tracing::debug!("a request for a mark: {error}");
+                thread::sleep(Duration::from_millis(10));
             }
         }
     })?;

@@ -47,6 +47,9 @@ pub struct ProcessChange {
     pub live: Vec<GroupChange>,
     /// What lay there at each peak, as far as it differs; likewise.
     pub peaks: Vec<GroupChange>,
+    /// Whether the command lines are the same.
+    #[serde(skip)]
+    pub same_command: bool,
     /// Bytes that the earlier one may have leaked.
     #[serde(skip)]
     pub baseline_leaked_bytes: u64,
@@ -205,6 +208,8 @@ fn compare(then: Option<&EarlierProcess>, now: Option<&EarlierProcess>) -> Proce
         by_stack,
         live: Vec::new(),
         peaks: Vec::new(),
+        same_command: then.map(|process| &process.command_line)
+            == now.map(|process| &process.command_line),
         baseline_leaked_bytes: then.map_or(0, EarlierProcess::may_leak_bytes),
     };
     if by_stack {

@@ -34,13 +34,15 @@ fn put_process(text: &mut String, process: &ProcessChange, options: TableOptions
         by_stack,
         live,
         peaks,
+        same_command: _,
         baseline_leaked_bytes: _,
     } = process;
     if memory.is_empty() {
         return;
     }
     let which = match (pid, baseline_pid) {
-        (Some(pid), Some(then)) => format!("pid {pid}, then {then}"),
+        (Some(pid), Some(then)) if process.same_command => format!("pid {pid}, then {then}"),
+        (Some(pid), Some(then)) => format!("pid {pid}, then {then} with another command line"),
         (Some(pid), None) => format!("pid {pid}, not there then"),
         (None, then) => format!("not there now, then pid {}", then.unwrap_or_default()),
     };
@@ -90,11 +92,15 @@ impl MemoryChange {
 }
 
 fn total(change: &MemoryChange) -> Row {
-    let Compared { baseline, now, .. } = change.live;
-    let peak = difference(change.baseline_peak_bytes, change.peak_bytes, bytes);
+    let live = change.live;
+    let [then, now] = [change.baseline_peak_bytes, change.peak_bytes];
+    let peak = match then == now {
+        true => String::new(),
+        false => format!("; peak {}", difference(then, now, bytes)),
+    };
     Row {
-        place: format!("{} then, {} now; peak {peak}", held(baseline), held(now)),
-        ..row(change.memory, baseline, now)
+        place: format!("{} then, {} now{peak}", held(live.baseline), held(live.now)),
+        ..row(change.memory, live)
     }
 }
 
@@ -102,7 +108,12 @@ fn held(tally: Tally) -> String {
     format!("{} in {}", bytes(tally.bytes), tally.buffers)
 }
 
-fn row(place: Memory, then: Tally, now: Tally) -> Row {
+fn row(place: Memory, compared: Compared) -> Row {
+    let Compared {
+        baseline: then,
+        now,
+        ..
+    } = compared;
     let device = device_name(place.device_kind, &[place.device_id]);
     Row {
         size: difference(then.bytes, now.bytes, bytes),
@@ -126,7 +137,7 @@ fn differences<'a>(groups: impl Iterator<Item = &'a GroupChange>) -> Vec<Row> {
                     Origin::Tensor | Origin::Unknown => place,
                     origin => format!("{place} ({origin})"),
                 },
-                ..row(group.memory, group.buffers.baseline, group.buffers.now)
+                ..row(group.memory, group.buffers)
             }
         })
         .collect();

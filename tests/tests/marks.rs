@@ -121,7 +121,8 @@ fn a_signal_marks_and_neither_tracer_nor_target_dies_of_it(generation: Generatio
         let line = format!("mark {number}: {number} buffer");
         wait_for(&line, || tracer.stderr().contains(&line));
     }
-    assert!(tracer.stderr().contains("since mark 2: what is new (+)"));
+    let change = "since mark 2: what is new (+)";
+    wait_for(change, || tracer.stderr().contains(change));
     target.expect_unharmed();
     tracer.signal(Signal::INT);
     tracer.wait().expect_code(0);

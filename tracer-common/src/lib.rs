@@ -108,7 +108,105 @@ pub struct Capture {
     /// With [`stack::LEADER`] and [`stack::FOLLOWER`]: where in the workspace the word stands that tells
     /// which followers are a leader's. A multiple of 8.
     pub stack_word: u32,
-    pub reserved: u32,
+    /// Not 0: one more than the number of a second register, which is put at 8 and at
+    /// [`SECOND_SENT_AT`].
+    pub second: u32,
+    /// Which of the kernel side's [`Lists`] are those of the object.
+    pub lists: u32,
+    /// A number of [`lists`]: whether these are sent, too.
+    pub lists_when: u32,
+}
+
+/// Where the second register stands in what is sent.
+pub const SECOND_SENT_AT: usize = SENT_AT + 8;
+
+/// Values of [`Capture::lists_when`].
+pub mod lists {
+    pub const NONE: u32 = 0;
+    /// They are sent.
+    pub const ALWAYS: u32 = 1;
+    /// They are sent, unless those of this object have been; then it alone is, as a
+    /// [`Short`](super::Short) record.
+    pub const ONCE: u32 = 2;
+    /// The object is sent alone, and ends: its lists have not been sent any more.
+    pub const END: u32 = 3;
+}
+
+/// How many [`Lists`] the kernel side has room for.
+pub const MAX_LISTS: u32 = 64;
+
+/// Lists that one object can have.
+pub const LISTS: usize = 5;
+
+/// Elements of a list that are sent, the first ones.
+pub const MAX_ELEMENTS: u32 = 256;
+
+/// Reads that an element can take.
+pub const MAX_ELEMENT_READS: usize = 10;
+
+/// Where in a capture's workspace the numbers of elements are put that its lists have, one word each.
+pub const COUNTS_AT: usize = BLOCK_AT + 16;
+const _: () = assert!(COUNTS_AT + LISTS * 8 <= WORKSPACE_LEN);
+
+/// The lists of an object.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lists {
+    pub lists: [List; LISTS],
+}
+
+/// A list of elements, one behind the other in memory; each may have an array.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct List {
+    /// Where in the object the pointer to its first element stands; behind it, one past the last.
+    pub begin: i64,
+    /// From one element to the next; 0: there is no such list.
+    pub stride: u64,
+    pub read_count: u32,
+    /// Where in [`Element::fields`] the pointer to the first byte of the element's array stands, and
+    /// behind it, one past the last. A multiple of 8.
+    pub array_at: u32,
+    pub reads: [ElementRead; MAX_ELEMENT_READS],
+}
+
+/// One read of the target's memory: `len` bytes at (the pointer that stands at `base` in
+/// [`Element::fields`]) + `offset`, put at `to`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ElementRead {
+    /// A multiple of 8. At 0 the element's own address stands.
+    pub base: u16,
+    /// A multiple of 8.
+    pub to: u16,
+    /// 1 to 63.
+    pub len: u16,
+    pub reserved: u16,
+    pub offset: i64,
+}
+
+/// [`Header::point`] of an [`Element`].
+pub const POINT_ELEMENT: u32 = 0xffff_ff05;
+
+/// Words of [`Element::fields`].
+pub const ELEMENT_WORDS: usize = 16;
+/// Bytes of an element's array that are sent, the first ones.
+pub const ARRAY_LEN: usize = 256;
+
+/// One element of a list. Those of one hit come before its own record, whose time and thread they have.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Element {
+    pub header: Header,
+    /// Whose list it is.
+    pub object: u64,
+    /// Which of [`Lists::lists`].
+    pub list: u32,
+    pub index: u32,
+    /// How many bytes its array has, as far as they are sent or not.
+    pub array_len: u64,
+    pub fields: [u64; ELEMENT_WORDS],
+    pub array: [u8; ARRAY_LEN],
 }
 
 /// Values of [`Capture::stack`].
@@ -353,6 +451,10 @@ pub unsafe trait Plain: Copy + 'static {}
 // SAFETY: `repr(C)`; a u64, then twelve u32; no padding.
 unsafe impl Plain for PythonWalk {}
 
-// SAFETY: `repr(C)`; ten u32, then `Read`s of 4 × u16, 3 × u64 and an i64, then two u16 pairs and two
+// SAFETY: `repr(C)`; ten u32, then `Read`s of 4 × u16, 3 × u64 and an i64, then two u16 pairs and four
 // u32; no padding.
 unsafe impl Plain for Capture {}
+
+// SAFETY: `repr(C)`; `List`s of an i64, a u64, two u32 and `ElementRead`s of 4 × u16 and an i64; no
+// padding.
+unsafe impl Plain for Lists {}

@@ -7,6 +7,7 @@
 // For the atomic addition; the build allows it to this crate by name (RUSTC_BOOTSTRAP).
 #![feature(asm_experimental_arch)]
 
+mod list;
 mod stack;
 
 use core::{arch::asm, mem::MaybeUninit};
@@ -26,9 +27,10 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::warn;
 use tracer_common::{
-    Capture, Condition, HEADER_AT, Header, KNOWN_AT, MAX_CAPTURES, MAX_KNOWN, MAX_PROCESSES,
-    MAX_READS, POINT_EXEC, POINT_EXIT, POINT_FORK, POINT_LINKED, SENT_AT, Short, WORKSPACE_LEN,
-    counter, known_key, recording, register, reporting, setting,
+    COUNTS_AT, Capture, Condition, HEADER_AT, Header, KNOWN_AT, MAX_CAPTURES, MAX_KNOWN,
+    MAX_PROCESSES, MAX_READS, POINT_EXEC, POINT_EXIT, POINT_FORK, POINT_LINKED, SECOND_SENT_AT,
+    SENT_AT, Short, WORKSPACE_LEN, counter, known_key, lists, recording, register, reporting,
+    setting,
 };
 
 /// Everything that happened, in order. User space sets the size.
@@ -176,17 +178,30 @@ fn read_register(regs: *const pt_regs, number: u32) -> u64 {
 /// Records a hit as the capture program with the probe's cookie says.
 #[uprobe]
 pub fn capture(ctx: ProbeContext) -> u32 {
-    hit::<false>(&ctx)
+    hit::<false, false>(&ctx)
 }
 
-/// Likewise, with the stack where that is wanted. A program of its own: it needs Linux 5.17.
+/// Likewise, with the stack where that is wanted. A program of its own: it needs Linux 5.17, as do
+/// those that send lists.
 #[uprobe]
 pub fn capture_with_stacks(ctx: ProbeContext) -> u32 {
-    hit::<true>(&ctx)
+    hit::<true, false>(&ctx)
+}
+
+/// Like [`capture`], with the object's lists where they are wanted.
+#[uprobe]
+pub fn capture_lists(ctx: ProbeContext) -> u32 {
+    hit::<false, true>(&ctx)
+}
+
+/// Like [`capture_with_stacks`], with the object's lists where they are wanted.
+#[uprobe]
+pub fn capture_lists_with_stacks(ctx: ProbeContext) -> u32 {
+    hit::<true, true>(&ctx)
 }
 
 #[inline(always)]
-fn hit<const STACKS: bool>(ctx: &ProbeContext) -> u32 {
+fn hit<const STACKS: bool, const LISTS: bool>(ctx: &ProbeContext) -> u32 {
     // SAFETY: the helper takes the program's own context.
     let cookie = unsafe { bpf_get_attach_cookie(ctx.as_ptr()) };
     let Some(program) = CAPTURES.get(cookie as u32) else {
@@ -202,7 +217,7 @@ fn hit<const STACKS: bool>(ctx: &ProbeContext) -> u32 {
     if program.forget != 0 {
         forget(own_pid());
     }
-    if program.read_count == 0 {
+    if LISTS && !list::are_wanted(program.lists_when, value) || program.read_count == 0 {
         return short(program.point, value);
     }
 
@@ -219,6 +234,14 @@ fn hit<const STACKS: bool>(ctx: &ProbeContext) -> u32 {
     unsafe {
         words.write(value);
         words.add(SENT_AT / 8).write(value);
+    }
+    if LISTS && program.second != 0 {
+        let second = read_register(ctx.regs, program.second - 1);
+        // SAFETY: likewise.
+        unsafe {
+            words.add(1).write(second);
+            words.add(SECOND_SENT_AT / 8).write(second);
+        }
     }
     let data = words.cast::<u8>();
     let ip = load_register!(ctx.regs, rip);
@@ -309,6 +332,10 @@ fn hit<const STACKS: bool>(ctx: &ProbeContext) -> u32 {
             word,
             known_key(own_pid(), object),
         );
+    }
+    if LISTS && program.lists_when != lists::NONE {
+        // SAFETY: the counts have their own place in the workspace, aligned.
+        unsafe { list::send(program.lists, &header, value, words.add(COUNTS_AT / 8)) };
     }
     // SAFETY: the header has its own place in the workspace, aligned.
     unsafe { data.add(HEADER_AT).cast::<Header>().write(header) };
@@ -414,6 +441,15 @@ fn hold(point: u32) -> bool {
         unsafe { bpf_send_signal(SIGCONT) };
     }
     true
+}
+
+/// A word of the target's memory; 0 where there is none.
+#[inline(always)]
+fn user(address: u64) -> u64 {
+    let mut value = 0u64;
+    // SAFETY: the helper checks the address; a failed read leaves zeros.
+    unsafe { bpf_probe_read_user((&raw mut value).cast(), 8, address as *const c_void) };
+    value
 }
 
 /// A number of the kernel's own memory.

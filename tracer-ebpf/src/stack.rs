@@ -20,7 +20,7 @@ use tracer_common::{
     stacks,
 };
 
-use crate::{count, kernel, load_register, set_to};
+use crate::{count, kernel, load_register, set_to, user};
 
 /// The stacks. User space sets the size.
 #[map]
@@ -92,15 +92,6 @@ struct Part<const LEN: usize> {
     address: u64,
     len: u64,
     bytes: [u8; LEN],
-}
-
-/// A word of the target's memory; 0 where there is none.
-#[inline(always)]
-fn user(address: u64) -> u64 {
-    let mut value = 0u64;
-    // SAFETY: the helper checks the address; a failed read leaves zeros.
-    unsafe { bpf_probe_read_user((&raw mut value).cast(), 8, address as *const c_void) };
-    value
 }
 
 /// Sends what is wanted of the current thread's stack, and returns what goes into the event's
@@ -232,7 +223,7 @@ fn python(start: &mut StackHeader, fs_base: u64) -> bool {
 /// Calls `step` with 0, 1, … until it returns something else than 0, or `count` times (`bpf_loop`, Linux
 /// 5.17): the verifier follows it once, not once a round.
 #[inline(always)]
-fn each<T>(count: u32, step: unsafe extern "C" fn(u64, *mut T) -> i64, of: &mut T) {
+pub fn each<T>(count: u32, step: unsafe extern "C" fn(u64, *mut T) -> i64, of: &mut T) {
     // SAFETY: `step` is a function of this object, whose second argument is `of`.
     unsafe { bpf_loop(count, step as *mut c_void, (&raw mut *of).cast(), 0) };
 }

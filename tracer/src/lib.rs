@@ -5,6 +5,7 @@ pub mod baseline;
 pub mod cli;
 pub mod cpp_name;
 pub mod ledger;
+pub mod operation;
 pub mod origin;
 pub mod probe;
 pub mod python;

@@ -15,10 +15,11 @@ use super::{
     derive::ALLOCATORS,
     image::{Function, Image, Pointee},
     names,
+    points::PROGRAM,
 };
 
 /// Member functions that a derivation may ask, by class.
-const ASKED: [(&str, &[&str]); 7] = [
+const ASKED: [(&str, &[&str]); 13] = [
     (
         "Buffer",
         &[
@@ -61,6 +62,42 @@ const ASKED: [(&str, &[&str]); 7] = [
     ("distributed::MeshDevice", &["id"]),
     ("distributed::MeshDeviceImpl", &["id"]),
     (ALLOCATORS[0], &["deallocate_buffer", "deallocate_buffers"]),
+    (
+        PROGRAM,
+        &[
+            "allocate_dataflow_buffers",
+            "circular_buffers",
+            "compile_and_allocate",
+            "dataflow_buffers",
+            "get_id",
+            "get_runtime_id",
+            "invalidate_circular_buffer_allocation",
+            "invalidate_dataflow_buffer_allocation",
+            "semaphores",
+            "semaphores_on_core",
+            "validate_circular_buffer_region",
+            "validate_dataflow_buffer_region",
+        ],
+    ),
+    (
+        "detail::ProgramImpl::CircularBufferAllocator",
+        &["mark_address"],
+    ),
+    (
+        "CircularBufferImpl",
+        &[
+            "address",
+            "assign_global_address",
+            "is_on_logical_corerange",
+            "set_total_size",
+        ],
+    ),
+    (
+        "experimental::dfb::detail::DataflowBufferImpl",
+        &["update_size"],
+    ),
+    ("CoreRangeSet", &["intersects"]),
+    ("program_dispatch", &["update_program_dispatch_commands"]),
 ];
 
 /// Classes whose vtables are looked at, and how much of them.
@@ -103,6 +140,8 @@ pub fn excerpt(library: &[u8]) -> Result<String, AbiError> {
                 .filter_map(|class| names::device_constructor(&image, class)),
         )
         .chain(names::destructor(&image, "Buffer"))
+        .chain(names::destructor(&image, PROGRAM))
+        .chain(names::core_ranges_constructor(&image, "Semaphore"))
         .collect();
     if functions
         .iter()

@@ -59,6 +59,9 @@ pub enum Action {
     },
     /// The function returns. A tail call is a call and then a return of its result.
     Return(Value),
+    /// A loop's second turn begins, and a register that held a pointer read from memory is so many
+    /// bytes farther. Only of [`Analysis::first_turn`].
+    Advance { pointer: Place, by: i64 },
 }
 
 /// What a function does, and what is known at each of its instructions.
@@ -71,7 +74,20 @@ pub struct Analysis {
 impl Analysis {
     /// Interprets a function until nothing new is learnt.
     pub fn of(image: &Image<'_>, function: &Function<'_>) -> Self {
-        let reached = Interpreter::new(image, function, Vec::new(), 0).reach(State::entry());
+        Self::following(image, function, Ways::All)
+    }
+
+    /// Interprets each instruction of a function once, with what is known on the first way that leads
+    /// to it: a loop's first turn. What holds there need not hold on each way, as what [`Self::of`]
+    /// finds does; but a loop's first turn tells what it walks through, which all its turns together
+    /// don't.
+    pub fn first_turn(image: &Image<'_>, function: &Function<'_>) -> Self {
+        Self::following(image, function, Ways::First)
+    }
+
+    fn following(image: &Image<'_>, function: &Function<'_>, ways: Ways) -> Self {
+        let mut interpreter = Interpreter::new(image, function, Vec::new(), 0);
+        let reached = interpreter.reach(State::entry(), ways);
         let mut analysis = Self {
             instructions: BTreeMap::new(),
             targets: BTreeSet::new(),
@@ -117,6 +133,13 @@ impl Analysis {
     pub fn is_branch_target(&self, address: u64) -> bool {
         self.targets.contains(&address)
     }
+}
+
+/// Which ways to an instruction count.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ways {
+    All,
+    First,
 }
 
 /// An instruction that is reached, what is known before it, and what it then does.
@@ -180,13 +203,18 @@ impl<'a> Interpreter<'a> {
         }
     }
 
-    /// Follows every branch until nothing new is learnt: the reached instructions by address, each
-    /// as it was visited last, which is with what holds on all paths.
-    fn reach(&mut self, entry: State) -> BTreeMap<u64, Visit> {
+    /// Follows every branch, until nothing new is learnt if all ways count: the reached instructions by
+    /// address, each as it was visited last, which is with what holds on all ways that count.
+    fn reach(&mut self, entry: State, ways: Ways) -> BTreeMap<u64, Visit> {
         let mut reached = BTreeMap::<u64, Visit>::new();
         let mut work = vec![(self.function.address, entry)];
         while let Some((address, state)) = work.pop() {
-            let before = match reached.get(&address) {
+            let before = match reached.get_mut(&address) {
+                Some(visit) if ways == Ways::First => {
+                    let advances = visit.before.advances(&state);
+                    visit.step.actions.extend(advances);
+                    continue;
+                }
                 Some(visit) => match visit.before.join(&state) {
                     Some(joined) => joined,
                     None => continue,
@@ -210,7 +238,7 @@ impl<'a> Interpreter<'a> {
 
     /// Interprets the function as a followed one.
     pub fn explore(&mut self, entry: State) -> Explored {
-        let reached = self.reach(entry);
+        let reached = self.reach(entry, Ways::All);
         let mut explored = Explored {
             actions: Vec::new(),
             returned: None,

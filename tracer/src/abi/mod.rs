@@ -23,9 +23,11 @@ mod listing;
 mod members;
 mod names;
 mod points;
+mod programs;
 mod settle;
 mod state;
 mod value;
+mod walks;
 mod witness;
 
 #[cfg(test)]
@@ -42,7 +44,11 @@ pub use fields::Fields;
 pub use image::{Image, Library, Pointee};
 pub(crate) use listing::instruction as instruction_text;
 pub use points::{Cost, Holder, Point, PointKind};
+pub use programs::{
+    Buffers, CircularBuffers, DataflowBuffers, List, Programs, Regions, Semaphores,
+};
 pub(crate) use state::number as register_number;
+pub use walks::Vector;
 
 /// All that is needed to trace one library.
 #[derive(Clone, Debug)]
@@ -59,6 +65,9 @@ pub struct Abi {
     pub chip_vtable: u64,
     /// Where a `MeshDevice`'s vtable pointer points to, likewise.
     pub mesh_vtable: u64,
+    /// What is known of programs, or why nothing is: buffers can be traced without. `None` where the
+    /// library has none.
+    pub programs: Result<Option<Programs>, String>,
 }
 
 impl Abi {
@@ -86,6 +95,7 @@ impl Abi {
             mesh_vtable: deriver.vtable("distributed::MeshDevice")?,
             fields,
             points,
+            programs: programs::of(&deriver).map_err(|error| error.to_string()),
         })
     }
 }

@@ -11,15 +11,21 @@ use super::{
 /// Namespace `tt::tt_metal`, as names are mangled.
 const NAMESPACE: &str = "2tt8tt_metal";
 
-/// The member functions called `name` of a class of `tt::tt_metal`, all overloads.
+/// A class or namespace within `tt::tt_metal`, `detail::ProgramImpl`, as names are mangled.
+fn nested(class: &str) -> String {
+    let parts = class
+        .split("::")
+        .map(|part| format!("{}{part}", part.len()));
+    parts.collect()
+}
+
+/// The member functions called `name` of a class of `tt::tt_metal`, all overloads; or the functions of a
+/// namespace.
 pub fn methods<'a>(image: &Image<'a>, class: &str, name: &str) -> Vec<Function<'a>> {
+    let class = nested(class);
     ["_ZN", "_ZNK"]
         .iter()
         .flat_map(|start| {
-            let class = class
-                .split("::")
-                .map(|part| format!("{}{part}", part.len()))
-                .collect::<String>();
             image.functions_beginning(&format!("{start}{NAMESPACE}{class}{}{name}E", name.len()))
         })
         .collect()
@@ -40,11 +46,29 @@ pub fn device_constructor<'a>(image: &Image<'a>, class: &str) -> Option<Function
     })
 }
 
+/// The constructor of a class that takes a `CoreRangeSet` first.
+pub fn core_ranges_constructor<'a>(image: &Image<'a>, class: &str) -> Option<Function<'a>> {
+    ["C1", "C2"].iter().find_map(|kind| {
+        let prefix = format!(
+            "_ZN{NAMESPACE}{}{class}{kind}ERKNS0_12CoreRangeSetE",
+            class.len()
+        );
+        image.functions_beginning(&prefix).into_iter().next()
+    })
+}
+
+/// Whether a mangled name is that of a constructor of a class.
+pub fn is_constructor(symbol: &str, class: &str) -> bool {
+    ["C1", "C2"]
+        .iter()
+        .any(|kind| symbol.starts_with(&format!("_ZN{NAMESPACE}{}{class}{kind}E", class.len())))
+}
+
 /// The destructor of a class, the one that doesn't free the object.
 pub fn destructor<'a>(image: &Image<'a>, class: &str) -> Option<Function<'a>> {
     ["D1", "D2"]
         .iter()
-        .find_map(|kind| image.function(&format!("_ZN{NAMESPACE}{}{class}{kind}Ev", class.len())))
+        .find_map(|kind| image.function(&format!("_ZN{NAMESPACE}{}{kind}Ev", nested(class))))
 }
 
 /// Whether a mangled name is that of [`destructor`].
@@ -56,22 +80,17 @@ pub fn is_destructor(symbol: &str, class: &str) -> bool {
 
 /// The vtable's symbol of a class of `tt::tt_metal`.
 pub fn vtable(class: &str) -> String {
-    let class = class
-        .split("::")
-        .map(|part| format!("{}{part}", part.len()))
-        .collect::<String>();
-    format!("_ZTVN{NAMESPACE}{class}E")
+    format!("_ZTVN{NAMESPACE}{}E", nested(class))
 }
 
 /// Whether a mangled name is that of a member function of one of the classes.
 pub fn is_method(symbol: &str, classes: &[&str], name: &str) -> bool {
     classes.iter().any(|class| {
         ["_ZN", "_ZNK"].iter().any(|start| {
-            symbol.starts_with(&format!(
-                "{start}{NAMESPACE}{}{class}{}{name}E",
-                class.len(),
-                name.len()
-            ))
+            let prefix = format!("{start}{NAMESPACE}{}{}{name}", nested(class), name.len());
+            // Behind a name there may stand a tag, as of what returns a `std::string`.
+            let rest = symbol.strip_prefix(&prefix);
+            rest.is_some_and(|rest| rest.starts_with('E') || rest.starts_with('B'))
         })
     })
 }

@@ -31,10 +31,16 @@ pub enum PointKind {
     Destroy,
     /// An allocator frees all that it gave.
     BulkFree,
+    /// A program's circular buffers, dataflow buffers and scratchpads have their places in L1.
+    LaidOut,
+    /// A program is on its way to the device.
+    Dispatched,
+    /// A program ends.
+    ProgramEnd,
 }
 
 impl PointKind {
-    /// Probes that tell of ends come before those that tell of births, in the order in which
+    /// Those about buffers. Probes that tell of ends come before those that tell of births, in the order in which
     /// probes are put on: so that nothing is seen to be born whose end then goes unseen.
     pub const ATTACH_ORDER: [Self; 5] = [
         Self::BulkFree,
@@ -43,6 +49,9 @@ impl PointKind {
         Self::Create,
         Self::Allocate,
     ];
+
+    /// Those about programs, likewise.
+    pub const OF_PROGRAMS: [Self; 3] = [Self::ProgramEnd, Self::LaidOut, Self::Dispatched];
 }
 
 impl fmt::Display for PointKind {
@@ -53,6 +62,9 @@ impl fmt::Display for PointKind {
             Self::Create => "create",
             Self::Destroy => "destroy",
             Self::BulkFree => "bulk free",
+            Self::LaidOut => "laid out",
+            Self::Dispatched => "dispatched",
+            Self::ProgramEnd => "program end",
         })
     }
 }
@@ -102,7 +114,12 @@ pub struct Point {
     pub holder: Holder,
     /// Pointers to follow from what the holder holds to the object.
     pub derefs: Vec<i64>,
+    /// The register that holds the device, where that isn't reached from the object.
+    pub device: Option<RegisterNumber>,
 }
+
+/// The class of programs.
+pub const PROGRAM: &str = "detail::ProgramImpl";
 
 /// Finds the places for all probes.
 ///
@@ -162,6 +179,68 @@ pub fn find(deriver: &Deriver<'_>, fields: &Fields) -> Result<Vec<Point>, AbiErr
                 )
             }
             PointKind::Create => created(deriver, fields),
+            // None of `ATTACH_ORDER`.
+            PointKind::LaidOut | PointKind::Dispatched | PointKind::ProgramEnd => {
+                Err(missing(&kind.to_string()))
+            }
+        })
+        .collect()
+}
+
+/// Finds the places for the probes that tell of programs.
+///
+/// # Errors
+/// Like [`find`].
+pub fn of_programs(deriver: &Deriver<'_>) -> Result<Vec<Point>, AbiError> {
+    // What is called last once a program is laid out: to see whether it fits.
+    let validates = [
+        "validate_dataflow_buffer_region",
+        "validate_circular_buffer_region",
+    ];
+    let laid_out = validates
+        .iter()
+        .find_map(|name| Some((deriver.method(PROGRAM, name)?, *name)))
+        .ok_or_else(|| AbiError::MissingSymbols {
+            names: vec![format!("tt::tt_metal::{PROGRAM}::{}", validates[1])],
+        })?;
+    // From 0.76 on there is one function that does all of it.
+    if let Some(caller) = deriver.method(PROGRAM, "compile_and_allocate") {
+        calls(&caller, laid_out.1, &|symbol| {
+            names::is_method(symbol, &[PROGRAM], laid_out.1)
+        })?;
+    }
+    let (namespace, update) = ("program_dispatch", "update_program_dispatch_commands");
+    let dispatched = deriver.required(namespace, update)?;
+    let end = names::destructor(deriver.image, PROGRAM)
+        .map(|function| deriver.testimony(function, Vec::new()))
+        .ok_or_else(|| AbiError::MissingSymbols {
+            names: vec![format!("tt::tt_metal::{PROGRAM}::~ProgramImpl()")],
+        })?;
+    let at_entry = |kind, testimony: &Testimony<'_>| {
+        let start = testimony.function.address;
+        let program = Value::argument(register::RDI);
+        place(deriver, kind, testimony, start, &program, Vec::new())
+    };
+    PointKind::OF_PROGRAMS
+        .into_iter()
+        .map(|kind| match kind {
+            PointKind::LaidOut => {
+                let point = at_entry(kind, &laid_out.0)?;
+                let state = laid_out.0.analysis.before(point.address);
+                let device = state
+                    .and_then(|state| state.register_with(&Value::argument(register::RSI)))
+                    .ok_or_else(|| AbiError::NoProbePoint {
+                        function: point.function.clone(),
+                        reason: "the device isn't at hand".into(),
+                        code: listing::of(&laid_out.0.function),
+                    })?;
+                Ok(Point {
+                    device: Some(device),
+                    ..point
+                })
+            }
+            PointKind::Dispatched => at_entry(kind, &dispatched),
+            _ => at_entry(kind, &end),
         })
         .collect()
 }
@@ -172,26 +251,6 @@ pub fn find(deriver: &Deriver<'_>, fields: &Fields) -> Result<Vec<Point>, AbiErr
 /// # Errors
 /// When one of them doesn't call it.
 fn called(deriver: &Deriver<'_>) -> Result<(), AbiError> {
-    let calls = |caller: &Testimony<'_>, callee: &str, is_callee: &dyn Fn(&str) -> bool| {
-        let calls = caller.analysis.observations().iter().any(|seen| {
-            matches!(
-                &seen.what,
-                Action::Call { callee: Callee::Named(name), .. } if is_callee(name)
-            )
-        });
-        if calls {
-            return Ok(());
-        }
-        Err(AbiError::NoProbePoint {
-            function: callee.into(),
-            reason: format!(
-                "{} doesn't call it, so its code was copied to where it is used (by link-time \
-                 optimisation?)",
-                names::short(caller.function.symbol)
-            ),
-            code: listing::of(&caller.function),
-        })
-    };
     if let Some(allocate) = deriver.holder("allocate_impl") {
         calls(&allocate, "GraphTracker::track_allocate", &|symbol| {
             names::is_method(symbol, &["GraphTracker"], "track_allocate")
@@ -208,6 +267,32 @@ fn called(deriver: &Deriver<'_>) -> Result<(), AbiError> {
         })?;
     }
     Ok(())
+}
+
+/// Checks that one function calls another.
+fn calls(
+    caller: &Testimony<'_>,
+    callee: &str,
+    is_callee: &dyn Fn(&str) -> bool,
+) -> Result<(), AbiError> {
+    let calls = caller.analysis.observations().iter().any(|seen| {
+        matches!(
+            &seen.what,
+            Action::Call { callee: Callee::Named(name), .. } if is_callee(name)
+        )
+    });
+    if calls {
+        return Ok(());
+    }
+    Err(AbiError::NoProbePoint {
+        function: callee.into(),
+        reason: format!(
+            "{} doesn't call it, so its code was copied to where it is used (by link-time \
+             optimisation?)",
+            names::short(caller.function.symbol)
+        ),
+        code: listing::of(&caller.function),
+    })
 }
 
 /// Inside the `create` that makes non-owning buffers, behind the instruction that gives the buffer
@@ -297,6 +382,7 @@ fn place(
         },
         holder,
         derefs,
+        device: None,
     })
 }
 

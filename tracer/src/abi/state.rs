@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use iced_x86::{Instruction, OpKind, Register};
 use tracer_common::register;
 
-use super::value::{Base, Place, RegisterNumber, Value};
+use super::{
+    interpreter::Action,
+    value::{Base, Place, RegisterNumber, Value},
+};
 
 /// The number of a general register, whatever part of it is named.
 pub fn number(register: Register) -> Option<RegisterNumber> {
@@ -131,6 +134,29 @@ impl State {
             stack,
         };
         (joined != *self).then_some(joined)
+    }
+
+    /// The registers that hold a pointer read from memory, and in `later` the same a bit farther.
+    pub fn advances(&self, later: &Self) -> Vec<Action> {
+        let pairs = self.registers.iter().zip(&later.registers);
+        pairs
+            .filter_map(|(first, second)| match (first, second) {
+                (
+                    Value::Symbolic {
+                        base: Base::Loaded(pointer),
+                        offset: from,
+                    },
+                    Value::Symbolic {
+                        base: Base::Loaded(same),
+                        offset: to,
+                    },
+                ) if pointer == same && to > from => Some(Action::Advance {
+                    pointer: Place::clone(pointer),
+                    by: to - from,
+                }),
+                _ => None,
+            })
+            .collect()
     }
 
     /// After a call: what the called function may have changed is unknown.

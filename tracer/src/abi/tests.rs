@@ -3,7 +3,7 @@
 use tracer_common::register;
 
 use super::{
-    Abi, AbiError, Cost, Holder, Point, PointKind,
+    Abi, AbiError, Cost, FieldPath, Holder, Point, PointKind,
     fixture::{TTNN_0_62_2, TTNN_0_71_2, TTNN_0_77_0, TTNN_0_81_1},
     image::{Image, Pointee},
 };
@@ -425,4 +425,180 @@ fn an_excerpt_keeps_what_the_linker_writes() {
         image.pointee(table + 16 + 0x18),
         Some(Pointee::Address(0xcb_9280))
     );
+}
+
+/// Of a program: each list with where it lies, how long its elements are, and how many functions agree.
+fn program_lists(abi: &Abi) -> Vec<(&'static str, String, usize)> {
+    let programs = abi.programs.as_ref().unwrap().as_ref().unwrap();
+    assert_eq!(programs.problems, Vec::<String>::new());
+    let all = programs.all().into_iter();
+    all.map(|(name, place, witnesses)| (name, place, witnesses.len()))
+        .collect()
+}
+
+#[test]
+fn programs_of_0_81_1_have_circular_and_dataflow_buffers() {
+    let abi = derive(TTNN_0_81_1).unwrap();
+    assert_eq!(
+        program_lists(&abi),
+        [
+            ("id", "[program+0x120]".into(), 1),
+            ("runtime_id", "[program+0x128]".into(), 1),
+            (
+                "circular_regions",
+                "[program+0x290], each 0x38 bytes".into(),
+                2
+            ),
+            (
+                "dataflow_regions",
+                "[program+0x518], each 0x38 bytes".into(),
+                2
+            ),
+            (
+                "circular_buffers",
+                "[program+0x160], each 0x10 bytes".into(),
+                1
+            ),
+            (
+                "dataflow_buffers",
+                "[program+0x2e0], each 0x10 bytes".into(),
+                1
+            ),
+            ("semaphores", "[program+0x6a8], each 0x28 bytes".into(), 1),
+        ]
+    );
+    let programs = abi.programs.unwrap().unwrap();
+    let regions = programs.dataflow_regions.unwrap();
+    assert_eq!((regions.range, regions.regions), (0, 0x20));
+    let buffers = programs.buffers.unwrap();
+    let text = |path: &FieldPath| path.text("buffer");
+    let circular = &buffers.circular;
+    assert_eq!(circular.ranges, 8);
+    assert_eq!(
+        [
+            &circular.size,
+            &circular.is_global,
+            &circular.local,
+            &circular.has_local,
+            &circular.global
+        ]
+        .map(text),
+        [
+            "[buffer+0x28]",
+            "[buffer+0x30]",
+            "[buffer+0x1170]",
+            "[buffer+0x1174]",
+            "[buffer+0x1178]"
+        ]
+    );
+    let dataflow = buffers.dataflow.unwrap();
+    assert_eq!(dataflow.ranges, 16);
+    assert_eq!(
+        [
+            &dataflow.entry_size,
+            &dataflow.entries,
+            &dataflow.is_alias.unwrap(),
+            &dataflow.is_borrowed.unwrap(),
+            &dataflow.address
+        ]
+        .map(text),
+        [
+            "[buffer+0x28]",
+            "[buffer+0x2c]",
+            "[buffer+0xfc]",
+            "[buffer+0x72]",
+            "[[[buffer+0x80]+0x30]+0x10]"
+        ]
+    );
+}
+
+#[test]
+fn programs_of_0_71_2_have_dataflow_buffers_without_aliases() {
+    let abi = derive(TTNN_0_71_2).unwrap();
+    assert_eq!(
+        program_lists(&abi)[2..6],
+        [
+            (
+                "circular_regions",
+                "[program+0x268], each 0x38 bytes".into(),
+                2
+            ),
+            (
+                "dataflow_regions",
+                "[program+0x3b8], each 0x38 bytes".into(),
+                2
+            ),
+            (
+                "circular_buffers",
+                "[program+0x138], each 0x10 bytes".into(),
+                1
+            ),
+            (
+                "dataflow_buffers",
+                "[program+0x2b8], each 0x10 bytes".into(),
+                1
+            ),
+        ]
+    );
+    let programs = abi.programs.unwrap().unwrap();
+    let dataflow = programs.buffers.unwrap().dataflow.unwrap();
+    assert_eq!((dataflow.is_alias, dataflow.is_borrowed), (None, None));
+}
+
+/// Its core ranges are of another namespace. Buffers are traced all the same.
+#[test]
+fn programs_of_0_62_2_are_not_told() {
+    let abi = derive(TTNN_0_62_2).unwrap();
+    let why = abi.programs.unwrap_err();
+    assert!(why.contains("CoreRangeSet::intersects"), "{why}");
+}
+
+#[test]
+fn the_probe_points_of_programs_are_emulated_by_the_kernel() {
+    for (excerpt, laid_out) in [
+        (TTNN_0_81_1, "validate_dataflow_buffer_region"),
+        (TTNN_0_77_0, "validate_dataflow_buffer_region"),
+        (TTNN_0_71_2, "validate_dataflow_buffer_region"),
+    ] {
+        let programs = derive(excerpt).unwrap().programs.unwrap().unwrap();
+        let points = programs.points.iter();
+        let found: Vec<_> = points
+            .map(|point| {
+                assert_eq!(point.cost, Cost::Emulated, "{point:?}");
+                assert_eq!(point.holder, Holder::Register(register::RDI), "{point:?}");
+                let name = point.function.rsplit("::").next().unwrap();
+                (point.kind, name, point.device)
+            })
+            .collect();
+        assert_eq!(
+            found,
+            [
+                (PointKind::ProgramEnd, "~ProgramImpl", None),
+                (PointKind::LaidOut, laid_out, Some(register::RSI)),
+                (
+                    PointKind::Dispatched,
+                    "update_program_dispatch_commands",
+                    None
+                ),
+            ]
+        );
+    }
+}
+
+/// A vector whose two witnesses disagree is refused, and nothing else.
+#[test]
+fn a_list_in_doubt_is_not_told() {
+    // `mov rax, [rdi+0x290]` and `mov rcx, [rdi+0x298]`, eight bytes farther.
+    let moved = with_code(
+        TTNN_0_81_1,
+        "_ZN2tt8tt_metal6detail11ProgramImpl37invalidate_circular_buffer_allocationEv",
+        |code| {
+            let code = code.replace("488b8f98020000", "488b8fa0020000");
+            code.replace("488b8790020000", "488b8798020000")
+        },
+    );
+    let abi = derive(&moved).unwrap();
+    let why = abi.programs.unwrap_err();
+    assert!(why.contains("is in doubt"), "{why}");
+    assert_eq!(abi.points.len(), PointKind::ATTACH_ORDER.len());
 }

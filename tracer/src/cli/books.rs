@@ -11,7 +11,7 @@ use crate::{
     baseline::{Reading, reconcile, unexplained},
     ledger::{
         Buffer, Effect, Event, EventKind, Ledger, Mark, Nanoseconds, ObjectPointer, Process,
-        ProcessId,
+        ProcessId, ProgramEvent,
     },
     report::{self, Attached, Baseline, Capacity, Library, ProcessFacts, Untraced},
     stack::{Stack, StackId},
@@ -123,8 +123,15 @@ impl Books {
     }
 
     /// Notes, and says, that a process has a library with so many probes. `attached`: since when it
-    /// is traced.
-    pub fn has_library(&mut self, pid: u32, attached: Attached, library: Library, probes: usize) {
+    /// is traced. `programs`: whether these tell of programs, too.
+    pub fn has_library(
+        &mut self,
+        pid: u32,
+        attached: Attached,
+        library: Library,
+        probes: usize,
+        programs: bool,
+    ) {
         if !self.running.contains(&pid) {
             // Whose name can't be read any more has ended; its library is worth telling all the same.
             let _ = self.learn(pid, attached);
@@ -151,6 +158,7 @@ impl Books {
             target::LIBRARY,
         );
         facts.libraries.push(library);
+        facts.tells_programs |= programs;
         self.output.say(&line);
     }
 
@@ -184,6 +192,11 @@ impl Books {
             EventKind::Lost(_) => self.enter(event),
             _ => self.memory(event),
         }
+    }
+
+    /// Enters an event of a program.
+    pub fn apply_to_programs(&mut self, event: &ProgramEvent) {
+        self.ledger.apply_to_programs(event);
     }
 
     /// Enters what processes held before they were traced. `events`: what happened since the probes

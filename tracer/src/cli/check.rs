@@ -11,7 +11,7 @@ use super::{
     host::HostCheck,
 };
 use crate::{
-    abi::{self, Abi, Cost},
+    abi::{self, Abi, Cost, Point},
     target,
 };
 
@@ -30,8 +30,25 @@ struct LibraryCheck {
     release: Option<String>,
     probe_points: Vec<PointCheck>,
     fields: Vec<FieldCheck>,
+    /// What is known of programs, for what they take of L1; `null` if the library has none.
+    programs: Option<ProgramsCheck>,
     /// Why it can't be traced; `null` if it can.
     problem: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ProgramsCheck {
+    probe_points: Vec<PointCheck>,
+    fields: Vec<ProgramFieldCheck>,
+    /// Why what they take, or a part of what they are made of, can't be told.
+    problems: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ProgramFieldCheck {
+    name: &'static str,
+    place: String,
+    witnesses: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -130,6 +147,7 @@ fn library(options: &Check) -> Result<Option<(LibraryCheck, Option<Failure>)>, F
         release,
         probe_points: Vec::new(),
         fields: Vec::new(),
+        programs: None,
         problem: None,
     };
     let failure = match Abi::derive(&data) {
@@ -145,21 +163,43 @@ fn library(options: &Check) -> Result<Option<(LibraryCheck, Option<Failure>)>, F
     Ok(Some((check, failure)))
 }
 
+impl PointCheck {
+    fn of(point: &Point) -> Self {
+        Self {
+            kind: point.kind.to_string(),
+            function: point.function.clone(),
+            address: format!("{:#x}", point.address),
+            into: point.into,
+            instruction: point.instruction.clone(),
+            cost: point.cost,
+        }
+    }
+}
+
 impl LibraryCheck {
     fn describe(&mut self, abi: &Abi) {
         self.build_id.clone_from(&abi.build_id);
-        self.probe_points = abi
-            .points
-            .iter()
-            .map(|point| PointCheck {
-                kind: point.kind.to_string(),
-                function: point.function.clone(),
-                address: format!("{:#x}", point.address),
-                into: point.into,
-                instruction: point.instruction.clone(),
-                cost: point.cost,
-            })
-            .collect();
+        self.probe_points = abi.points.iter().map(PointCheck::of).collect();
+        self.programs = match &abi.programs {
+            Ok(programs) => programs.as_ref().map(|programs| ProgramsCheck {
+                probe_points: programs.points.iter().map(PointCheck::of).collect(),
+                fields: programs
+                    .all()
+                    .into_iter()
+                    .map(|(name, place, witnesses)| ProgramFieldCheck {
+                        name,
+                        place,
+                        witnesses,
+                    })
+                    .collect(),
+                problems: programs.problems.clone(),
+            }),
+            Err(problem) => Some(ProgramsCheck {
+                probe_points: Vec::new(),
+                fields: Vec::new(),
+                problems: vec![problem.clone()],
+            }),
+        };
         self.fields = abi
             .fields
             .all()
@@ -227,7 +267,8 @@ fn text(report: &Report) -> String {
                 ),
             );
             let _ = writeln!(text, "\nprobe points");
-            for point in &library.probe_points {
+            let of_programs = library.programs.iter().flat_map(|of| &of.probe_points);
+            for point in library.probe_points.iter().chain(of_programs) {
                 let place = if point.into == 0 {
                     point.function.clone()
                 } else {
@@ -235,7 +276,7 @@ fn text(report: &Report) -> String {
                 };
                 let _ = writeln!(
                     text,
-                    "   {:<10} {place:<40} {:<14} {}",
+                    "   {:<11} {place:<40} {:<14} {}",
                     point.kind, point.instruction, point.cost
                 );
             }
@@ -248,6 +289,18 @@ fn text(report: &Report) -> String {
                 );
                 for witness in &field.witnesses {
                     let _ = writeln!(text, "                {witness}");
+                }
+            }
+            if let Some(programs) = &library.programs {
+                let _ = writeln!(text, "\nprograms, for what they take of L1");
+                for field in &programs.fields {
+                    let _ = writeln!(text, "   {:<17} {}", field.name, field.place);
+                    for witness in &field.witnesses {
+                        let _ = writeln!(text, "                     {witness}");
+                    }
+                }
+                for problem in &programs.problems {
+                    let _ = writeln!(text, "   not told: {problem}");
                 }
             }
         }

@@ -14,19 +14,27 @@ use crate::{
 const OLDEST: (u32, u32) = (5, 15);
 
 /// The oldest one on which stacks can be captured: `bpf_loop` came with 5.17.
-const OLDEST_WITH_STACKS: (u32, u32) = (5, 17);
+const OLDEST_WITH_LOOPS: (u32, u32) = (5, 17);
 
 /// Whether stacks can be captured here; if not, why.
 ///
 /// # Errors
 /// What to tell a person.
 pub fn can_capture_stacks() -> Result<(), String> {
+    can("stacks", " (--stacks none says that none are wanted)")
+}
+
+/// Whether this kernel can send lists, for what programs take of L1. Errors say why not.
+pub fn can_send_lists() -> Result<(), String> {
+    can("circular buffers", "")
+}
+
+fn can(what: &str, hint: &str) -> Result<(), String> {
     let kernel = describe().kernel;
     match version(&kernel) {
-        Some(version) if version < OLDEST_WITH_STACKS => Err(format!(
-            "no stacks: Linux {kernel} is too old for that, {}.{} or newer is needed (--stacks none \
-             says that none are wanted)",
-            OLDEST_WITH_STACKS.0, OLDEST_WITH_STACKS.1
+        Some(version) if version < OLDEST_WITH_LOOPS => Err(format!(
+            "no {what}: Linux {kernel} is too old for that, {}.{} or newer is needed{hint}",
+            OLDEST_WITH_LOOPS.0, OLDEST_WITH_LOOPS.1
         )),
         _ => Ok(()),
     }

@@ -16,9 +16,9 @@ use super::{
 use crate::{
     abi::{self, Abi, AbiError},
     ledger::Nanoseconds,
-    probe::{AttachedProbes, Kernel, Scope},
+    probe::{AttachedProbes, Kernel, Probe, Scope},
     report::Library,
-    stream::Stream,
+    stream::{Planned, Stream},
     target::{self, FileId, MappedFile},
 };
 
@@ -42,9 +42,10 @@ pub struct Code {
 /// A library that can be traced.
 struct Known {
     library: Library,
+    no_programs: Option<String>,
     code: Arc<Code>,
-    /// Where probes go in the file, and the capture program of each.
-    points: Vec<(u64, u32)>,
+    /// Where probes go in the file.
+    points: Vec<Probe>,
     /// Since when which processes have probes; `None` stands for all.
     probed: HashMap<Option<u32>, Nanoseconds>,
     probes: AttachedProbes,
@@ -60,8 +61,12 @@ struct Refused {
 /// What [`Libraries::trace`] has done.
 pub struct Tracing<'a> {
     pub library: &'a Library,
+    /// Why what its programs take of L1 can't be told; told once.
+    pub no_programs: Option<String>,
     pub code: &'a Arc<Code>,
     pub probes: usize,
+    /// Whether some of them tell of programs.
+    pub programs: bool,
     /// Since when they are on.
     pub since: Nanoseconds,
 }
@@ -130,8 +135,10 @@ impl Libraries {
         };
         Ok(Tracing {
             library: &known.library,
+            no_programs: known.no_programs.take(),
             code: &known.code,
             probes: known.points.len(),
+            programs: known.points.iter().any(|probe| probe.lists),
             since,
         })
     }
@@ -139,11 +146,13 @@ impl Libraries {
     /// The library that a capture program is of, where its probes are in all processes.
     pub fn of_point(&self, point: u32) -> Option<Tracing<'_>> {
         let mut known = self.known.values().flatten();
-        let known = known.find(|known| known.points.iter().any(|(_, of)| *of == point))?;
+        let known = known.find(|known| known.points.iter().any(|probe| probe.point == point))?;
         Some(Tracing {
             library: &known.library,
+            no_programs: None,
             code: &known.code,
             probes: known.points.len(),
+            programs: known.points.iter().any(|probe| probe.lists),
             since: *known.probed.get(&None)?,
         })
     }
@@ -185,8 +194,13 @@ impl Known {
                 anyhow!(error).context(format!("{path} can't be traced")),
             )
         })?;
-        let planned = stream.add(&abi)?;
-        kernel.install(planned.iter().map(|(_, capture)| capture))?;
+        let programs = abi.programs.as_ref().ok().and_then(Option::as_ref);
+        let Planned { captures, lists } =
+            stream.add(&abi, programs.filter(|_| kernel.sends_lists()))?;
+        kernel.install(captures.iter().map(|(_, capture)| capture))?;
+        if let Some((number, lists)) = &lists {
+            kernel.install_lists(*number, lists)?;
+        }
         Ok(Self {
             library: Library {
                 path,
@@ -199,10 +213,15 @@ impl Known {
                     .map(|(name, root, field)| (name.to_owned(), field.path.text(root)))
                     .collect(),
             },
-            points: planned
+            points: captures
                 .iter()
-                .map(|(file_offset, capture)| (*file_offset, capture.point))
+                .map(|(file_offset, capture)| Probe {
+                    file_offset: *file_offset,
+                    point: capture.point,
+                    lists: capture.lists_when != tracer_common::lists::NONE,
+                })
                 .collect(),
+            no_programs: abi.programs.as_ref().err().cloned(),
             code: Arc::new(Code { abi, file }),
             probed: HashMap::new(),
             probes: AttachedProbes::default(),

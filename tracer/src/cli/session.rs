@@ -76,7 +76,11 @@ impl Session {
             output.warn(&why);
             stacks = args::Stacks::None;
         }
-        let kernel = Kernel::load(options.ring_size, stacks.into())?;
+        let lists = host::can_send_lists();
+        if let Err(why) = &lists {
+            output.warn(why);
+        }
+        let kernel = Kernel::load(options.ring_size, stacks.into(), lists.is_ok())?;
         let clock = Clock::starting_now();
         Ok(Self {
             kernel,
@@ -121,6 +125,13 @@ impl Session {
                     .trace(&mut self.kernel, &mut self.stream, &file, scope, self.clock);
             match traced {
                 Ok(traced) => {
+                    if let Some(why) = &traced.no_programs {
+                        // The code is for whoever reports it.
+                        let why = why.lines().next().unwrap_or_default();
+                        self.books.output.warn(&format!(
+                            "what programs of process {pid} take of L1 isn't told: {why}"
+                        ));
+                    }
                     let began = self.began.get(&pid);
                     let from_start = stopped || began.is_some_and(|at| *at > traced.since);
                     let attached = if from_start {
@@ -145,7 +156,7 @@ impl Session {
                         }
                     }
                     self.books
-                        .has_library(pid, attached, library, traced.probes);
+                        .has_library(pid, attached, library, traced.probes, traced.programs);
                     result = result.map(|_| true);
                 }
                 Err(failure) => result = Err(failure),

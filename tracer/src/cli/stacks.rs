@@ -16,7 +16,7 @@ use super::{
     python::{PythonStackId, PythonStacks, is_interpreter},
 };
 use crate::{
-    ledger::{Device, DeviceKind, Event, EventKind},
+    ledger::{Device, DeviceKind, Event, EventKind, ProgramEvent},
     python::PythonError,
     stack::{Frame, FrameKind, NativeFrame, Stack, StackId, merge},
     stream::{StackKey, StackPart, StackRecord, StackState},
@@ -148,6 +148,14 @@ impl Stacks {
             self.meshes.insert(event.tid, on_mesh);
         }
         stack
+    }
+
+    /// The stack of a program's event, likewise.
+    pub fn of_program(&mut self, event: &ProgramEvent, state: StackState) -> Option<StackId> {
+        match state {
+            StackState::Sent(key) => self.intern(event.pid, key),
+            StackState::OfMesh | StackState::None | StackState::Skipped => None,
+        }
     }
 
     /// That of the mesh's buffer, if this can be its member: each has one.

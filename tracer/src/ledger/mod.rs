@@ -21,6 +21,7 @@
 //! * What lies on a device is told apart by where it was allocated, now and at the peak.
 //! * A mark is a moment in the order of events. Of each process it is known what is new since and what
 //!   was live then and is gone.
+//! * What programs take of L1 is apart from all of this: see [`programs`].
 //! * Lost events are counted, and make the ledger inexact ([`Ledger::is_exact`]).
 
 mod account;
@@ -31,6 +32,7 @@ mod failed;
 mod mark;
 mod outcome;
 mod process;
+pub mod programs;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -47,6 +49,7 @@ pub use failed::FailedAllocation;
 pub use mark::{Mark, Since};
 pub use outcome::{Birth, Effect, LiveBuffer, Outcome};
 pub use process::{Counters, End, Kin, Process};
+pub use programs::{ProcessPrograms, ProgramEvent};
 
 /// One process: a pid may mean several, one after another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -121,6 +124,15 @@ impl Ledger {
             .entry(id)
             .or_default()
             .apply(event, temporary)
+    }
+
+    /// Enters an event of a program. A process that has ended has none.
+    pub fn apply_to_programs(&mut self, event: &ProgramEvent) {
+        let id = self.id(event.pid);
+        self.processes
+            .entry(id)
+            .or_default()
+            .apply_to_programs(event);
     }
 
     /// The process that a pid means: the last that was traced, or the first that may be.

@@ -7,8 +7,8 @@ use super::failed::{FailedAllocation, FailedAllocations};
 use super::mark::{Marks, Since};
 use super::{
     AllocatorPointer, Birth, Buffer, BufferType, Device, DeviceAccount, DeviceKind, Effect, Event,
-    EventKind, Exit, LiveBuffer, Nanoseconds, ObjectPointer, Outcome, Ownership, ProcessId, Source,
-    Tally,
+    EventKind, Exit, LiveBuffer, Nanoseconds, ObjectPointer, Outcome, Ownership, ProcessId,
+    ProcessPrograms, ProgramEvent, Source, Tally,
 };
 
 /// How often what happened, in one process.
@@ -80,6 +80,9 @@ pub struct Process {
     failed: FailedAllocations,
     temporary: HashMap<Kin, Tally>,
     marks: Marks,
+    programs: ProcessPrograms,
+    /// The device of each allocator that gave anything.
+    allocators: HashMap<AllocatorPointer, Device>,
     counters: Counters,
     end: Option<End>,
 }
@@ -149,6 +152,28 @@ impl Process {
         let allocations = self.counters.allocations;
         self.marks
             .note(mark, allocations, self.devices.all(), self.end.is_some());
+    }
+
+    /// Its programs, and what they take of L1.
+    pub fn programs(&self) -> &ProcessPrograms {
+        &self.programs
+    }
+
+    pub(super) fn apply_to_programs(&mut self, event: &ProgramEvent) {
+        if self.end.is_some() {
+            return;
+        }
+        let all = self.devices.all();
+        let members = |device| {
+            let account = all.get(&device);
+            account
+                .map(|account| account.members.clone())
+                .unwrap_or_default()
+        };
+        // A process that has one mesh dispatches to that.
+        let mut meshes = all.keys().filter(|device| device.kind == DeviceKind::Mesh);
+        let only = meshes.next().copied().filter(|_| meshes.next().is_none());
+        self.programs.apply(event, &members, only);
     }
 
     /// How often what happened.
@@ -341,6 +366,7 @@ impl Process {
                 if let Some(place) = place(&buffer) {
                     self.places.insert(place, buffer.object);
                 }
+                self.allocators.insert(buffer.allocator, buffer.device);
                 self.owning.insert(buffer.object, live);
             }
             Ownership::NonOwning => {
@@ -400,6 +426,8 @@ impl Process {
         self.without_memory.clear();
         self.inherited.clear();
         self.announcing.clear();
+        self.programs.clear();
+        self.allocators.clear();
         Effect::Executed {
             buffers: gone.len() as u64,
             bytes,
@@ -408,6 +436,11 @@ impl Process {
 
     fn bulk_free(&mut self, allocator: AllocatorPointer, at: Nanoseconds) -> Effect {
         self.counters.bulk_frees += 1;
+        if let Some(device) = self.allocators.remove(&allocator) {
+            let account = self.devices.all().get(&device);
+            let members = account.map(|account| account.members.clone());
+            self.programs.close(device, &members.unwrap_or_default());
+        }
         let freed: Vec<LiveBuffer> = self
             .owning
             .extract_if(|_, live| live.buffer.allocator == allocator)

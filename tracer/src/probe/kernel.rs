@@ -8,8 +8,8 @@ use aya::{
 use aya_log::EbpfLogger;
 use tokio::io::{Interest, unix::AsyncFd};
 use tracer_common::{
-    Capture, MAX_CAPTURES, Plain, PythonWalk, counter, known_key, recording, reporting, setting,
-    stacks,
+    Capture, Lists, MAX_CAPTURES, MAX_LISTS, Plain, PythonWalk, counter, known_key, recording,
+    reporting, setting, stacks,
 };
 
 use super::{ProbeError, btf};
@@ -79,15 +79,18 @@ pub struct Kernel {
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
     /// The program that probes run.
     pub(super) capture: &'static str,
+    /// The one that those run that send lists; `None` where the kernel is too old for it.
+    pub(super) capture_lists: Option<&'static str>,
 }
 
 impl Kernel {
     /// Loads the programs, with a ring buffer of `ring_bytes` (a power of two and a multiple of
-    /// the page size), and attaches those that report processes' ends.
+    /// the page size), and attaches those that report processes' ends. `lists`: with what sends lists,
+    /// which needs Linux 5.17.
     ///
     /// # Errors
     /// When the kernel refuses the object or a program.
-    pub fn load(ring_bytes: u32, stacks: Stacks) -> Result<Self, ProbeError> {
+    pub fn load(ring_bytes: u32, stacks: Stacks, lists: bool) -> Result<Self, ProbeError> {
         let mut ebpf = EbpfLoader::new()
             // Nothing in the object is relocated by the kernel's types, which take a while to parse.
             .btf(None)
@@ -110,15 +113,17 @@ impl Kernel {
         // dropped, which the `AsyncFd` that owns it does after it deregistered.
         let events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) }
             .map_err(|error| ProbeError::Wait(error.into_parts().1))?;
+        let (capture, capture_lists) = match stacks {
+            Stacks::None => ("capture", "capture_lists"),
+            Stacks::Python | Stacks::Full => ("capture_with_stacks", "capture_lists_with_stacks"),
+        };
         let mut kernel = Self {
             ebpf,
             events,
             stacks: stack_ring,
             logger,
-            capture: match stacks {
-                Stacks::None => "capture",
-                Stacks::Python | Stacks::Full => "capture_with_stacks",
-            },
+            capture,
+            capture_lists: lists.then_some(capture_lists),
         };
         let btf::Offsets {
             task_pid,
@@ -149,7 +154,10 @@ impl Kernel {
         };
         kernel.set(setting::STACKS, wanted)?;
         kernel.set(setting::STACKS_FILLED, u64::from(stacks.ring_bytes() / 2))?;
-        for program in [kernel.capture, "linked"] {
+        for program in [kernel.capture, "linked"]
+            .into_iter()
+            .chain(kernel.capture_lists)
+        {
             let program_data: &mut UProbe = kernel.program(program)?;
             program_data
                 .load()
@@ -304,6 +312,27 @@ impl Kernel {
                 })?;
         }
         Ok(())
+    }
+
+    /// Whether lists can be sent.
+    pub fn sends_lists(&self) -> bool {
+        self.capture_lists.is_some()
+    }
+
+    /// Makes the lists of a library's programs known, by the number that captures have.
+    ///
+    /// # Errors
+    /// When there are too many.
+    pub fn install_lists(&mut self, number: u32, lists: &Lists) -> Result<(), ProbeError> {
+        if number >= MAX_LISTS {
+            return Err(ProbeError::Full);
+        }
+        self.array("LISTS")?
+            .set(number, MapValue(*lists), 0)
+            .map_err(|source| ProbeError::Map {
+                map: "LISTS",
+                source,
+            })
     }
 
     /// Records lost so far because the ring buffer was full.

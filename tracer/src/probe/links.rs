@@ -23,6 +23,17 @@ pub enum Scope {
     All,
 }
 
+/// Where a probe goes, and what it does there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// In the file, in bytes.
+    pub file_offset: u64,
+    /// The [`Capture::point`](tracer_common::Capture::point) of its capture program.
+    pub point: u32,
+    /// That program sends lists.
+    pub lists: bool,
+}
+
 /// Probes that are on; dropping them takes them off.
 #[must_use = "probes come off when this is dropped"]
 #[derive(Default)]
@@ -54,8 +65,7 @@ impl Drop for AttachedProbes {
 }
 
 impl Kernel {
-    /// Puts probes on the file `library`, in the order given: each at an offset in the file, in
-    /// bytes, and with the capture program of that [`Capture::point`].
+    /// Puts probes on the file `library`, in the order given.
     ///
     /// # Errors
     /// When the kernel refuses one; those that were already on come off.
@@ -63,11 +73,22 @@ impl Kernel {
         &mut self,
         library: &Path,
         scope: Scope,
-        probes: impl IntoIterator<Item = (u64, u32)>,
+        probes: impl IntoIterator<Item = Probe>,
     ) -> Result<AttachedProbes, ProbeError> {
         let mut attached = AttachedProbes::default();
-        for (file_offset, point) in probes {
-            let link = self.uprobe(self.capture, library, file_offset, scope, u64::from(point))?;
+        for Probe {
+            file_offset,
+            point,
+            lists,
+        } in probes
+        {
+            let program = match (lists, self.capture_lists) {
+                (true, Some(program)) => program,
+                // Without, there is nothing to tell.
+                (true, None) => continue,
+                (false, _) => self.capture,
+            };
+            let link = self.uprobe(program, library, file_offset, scope, u64::from(point))?;
             attached.links.push(link);
         }
         Ok(attached)

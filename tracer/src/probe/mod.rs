@@ -8,4 +8,4 @@ mod links;
 
 pub use error::ProbeError;
 pub use kernel::{Kernel, Recording, Reporting, Stacks, describes_types, supports_uprobes};
-pub use links::{AttachedProbes, Scope};
+pub use links::{AttachedProbes, Probe, Scope};

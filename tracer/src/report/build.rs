@@ -7,7 +7,8 @@ use super::grouping::{Origins, failures, leaks, peaks, stacks, stacks_of, tempor
 use super::since::since;
 use super::{
     Attached, Baseline, BufferSummary, Capacity, DeviceSummary, Events, Host, Library,
-    MemorySummary, NonOwning, ProcessSummary, SCHEMA_VERSION, Summary, Tool, Untraced, Usage,
+    MemorySummary, NonOwning, ProcessSummary, ProgramMemory, SCHEMA_VERSION, Summary, Tool,
+    Untraced, Usage,
 };
 use crate::{
     ledger::{
@@ -48,6 +49,8 @@ pub struct ProcessFacts {
     pub attached: Attached,
     /// In the order in which they were found; empty if the process never loaded one.
     pub libraries: Vec<Library>,
+    /// Whether what programs take of L1 is told of any of them.
+    pub tells_programs: bool,
     pub baseline: Option<Baseline>,
     pub capacity: BTreeMap<(Device, BufferType), Capacity>,
     /// What the stacks stand for that its events name.
@@ -64,6 +67,7 @@ impl ProcessFacts {
             command_line: Vec::new(),
             attached: Attached::Running,
             libraries: Vec::new(),
+            tells_programs: false,
             baseline: None,
             capacity: BTreeMap::new(),
             stacks: BTreeMap::new(),
@@ -110,6 +114,11 @@ impl Summary {
             duration_ns,
             events: Events {
                 received: ledger.received(),
+                of_programs: ledger
+                    .processes()
+                    .values()
+                    .map(|process| process.programs().counters().received)
+                    .sum(),
                 lost: ledger.lost(),
                 stacks_skipped: *stacks_skipped,
                 exact: ledger.is_exact(),
@@ -149,6 +158,7 @@ fn process_summary(process: &Process, facts: ProcessFacts, trace: Trace<'_>) -> 
         command_line,
         attached,
         libraries,
+        tells_programs,
         baseline,
         capacity,
         stacks: known_stacks,
@@ -187,6 +197,8 @@ fn process_summary(process: &Process, facts: ProcessFacts, trace: Trace<'_>) -> 
         leaks: leaks(process, &mut origins, last),
         peaks: peaks(process, &mut origins),
         temporary: temporary(process, &mut origins, trace.temporary),
+        program_memory: tells_programs
+            .then(|| ProgramMemory::of(process.programs(), &known_stacks)),
         failures: failures(process, &mut origins),
         since_marks: trace
             .marks

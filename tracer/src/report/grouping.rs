@@ -253,6 +253,7 @@ pub fn stacks_of(process: &ProcessSummary) -> BTreeSet<StackId> {
     let peaks = process.peaks.iter().flat_map(|peak| &peak.groups);
     let temporary = process.temporary.groups.iter().map(|placed| &placed.group);
     let at_failures = process.failures.iter().flat_map(|failure| &failure.largest);
+    let programs = process.program_memory.iter().flat_map(|of| &of.programs);
     let since_marks = process.since_marks.iter();
     let since_marks = since_marks
         .flat_map(|since| since.new.iter().chain(&since.gone))
@@ -266,6 +267,7 @@ pub fn stacks_of(process: &ProcessSummary) -> BTreeSet<StackId> {
         .map(|buffer| buffer.stack)
         .chain(groups.map(|group| group.stack))
         .chain(process.failures.iter().map(|failure| failure.stack))
+        .chain(programs.map(|program| program.stack))
         .flatten()
         .collect()
 }

@@ -16,6 +16,8 @@ mod earlier;
 mod grouping;
 mod line;
 mod place;
+mod program_memory;
+mod programs_table;
 mod sections;
 mod since;
 mod since_text;
@@ -31,6 +33,10 @@ pub use change::{Change, Compared, Difference, GroupChange, Memory, MemoryChange
 pub use destination::{WriteError, check_writable, open_lines, write_json, write_json_to};
 pub use earlier::{Earlier, EarlierError};
 pub use line::{BufferDetail, Detail, EventLine, EventName, Note, write_line, write_lines};
+pub use program_memory::{
+    CoreSummary, DevicePrograms, ProgramBufferSummary, ProgramMemory, ProgramSummary,
+    RegionsSummary, SemaphoreSummary,
+};
 pub use sections::out_of_memory;
 pub use since::{MarkSummary, MemorySince, SinceMark};
 pub use since_text::{changed_since, mark_set, stacks_since};

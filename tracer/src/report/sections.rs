@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use comfy_table::{CellAlignment, ContentArrangement, Table, TableStyle};
 
 use super::place::{places, places_with_callers};
+use super::programs_table;
 use super::words::{BOLD, bytes, count, duration, ids, number, printable, styled};
 use super::{Failure, Group, Peak, PlacedGroup, ProcessSummary, StackSummary, TableOptions};
 use crate::{
@@ -62,6 +63,10 @@ pub fn put_sections(text: &mut String, process: &ProcessSummary, options: TableO
             format!("Temporary: freed {within}"),
             temporary(process, &places),
         ),
+        (
+            "Programs in L1: on how many cores, and how often dispatched".to_owned(),
+            programs_table::rows(process, &places),
+        ),
     ] {
         if !rows.is_empty() {
             let title = styled(&title, BOLD, options.colour);
@@ -117,7 +122,7 @@ pub fn out_of_memory(comm: &str, pid: u32, failed: &FailedAllocation) -> String 
 }
 
 /// The stacks of a process in words.
-pub struct Places(BTreeMap<StackId, String>);
+pub(super) struct Places(BTreeMap<StackId, String>);
 
 impl Places {
     pub fn new(stacks: &[StackSummary]) -> Self {
@@ -142,11 +147,18 @@ impl Places {
         self.of_stack(group.stack, group.origin)
     }
 
-    fn of_stack(&self, stack: Option<StackId>, origin: Origin) -> String {
+    /// Where something was done.
+    pub fn of_stack_alone(&self, stack: Option<StackId>) -> String {
         let place = stack.and_then(|id| self.0.get(&id));
-        let place = place.map_or("stack not captured", String::as_str);
+        place
+            .map_or("stack not captured", String::as_str)
+            .to_owned()
+    }
+
+    fn of_stack(&self, stack: Option<StackId>, origin: Origin) -> String {
+        let place = self.of_stack_alone(stack);
         match origin {
-            Origin::Tensor | Origin::Unknown => place.to_owned(),
+            Origin::Tensor | Origin::Unknown => place,
             origin => format!("{place} ({origin})"),
         }
     }

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{
-    Change, Failure, Leak, MarkSummary, OriginTotal, Peak, SinceMark, StackSummary, Temporary,
+    Change, Failure, Leak, MarkSummary, OriginTotal, Peak, ProgramMemory, SinceMark, StackSummary,
+    Temporary,
 };
 use crate::{
     ledger::{BufferType, DeviceKind, Exit, Layout, Nanoseconds},
@@ -65,7 +66,10 @@ pub struct Host {
 /// How complete the trace is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Events {
+    /// About memory and processes' lives.
     pub received: u64,
+    /// About programs.
+    pub of_programs: u64,
     pub lost: u64,
     /// Stacks that weren't kept, since too many came at once.
     pub stacks_skipped: u64,
@@ -126,6 +130,8 @@ pub struct ProcessSummary {
     pub temporary: Temporary,
     /// What is live, by what it is for.
     pub origins: Vec<OriginTotal>,
+    /// What its programs take of L1; `None` if that can't be told of its library.
+    pub program_memory: Option<ProgramMemory>,
     /// The first allocations that failed; `failed_allocations` counts all.
     pub failures: Vec<Failure>,
     /// What has changed since each mark that it hadn't ended by.

@@ -9,6 +9,7 @@ use comfy_table::{
 };
 
 use super::change_text::put_change;
+use super::programs_table::in_l1;
 use super::sections::{held_for, put_sections};
 use super::since_text::put_since_last;
 use super::words::{BOLD, RED, bytes, count, duration, ids, number, printable, styled, wrapped};
@@ -326,6 +327,11 @@ fn beneath(process: &ProcessSummary) -> Vec<(&'static str, String)> {
     }
     if let Some(what_for) = held_for(process) {
         lines.push(("held for", what_for));
+    }
+    let mut what = "programs";
+    for line in process.program_memory.iter().flat_map(in_l1) {
+        lines.push((what, line));
+        what = "";
     }
     lines
 }

@@ -52,6 +52,7 @@ fn python(pid: u32, attached: Attached) -> ProcessFacts {
             release: Some("0.81.1".into()),
             fields: BTreeMap::from(fields.map(|(name, path)| (name.into(), path.into()))),
         }],
+        tells_programs: false,
         baseline: None,
         capacity: BTreeMap::new(),
         stacks: BTreeMap::new(),

@@ -4,15 +4,19 @@ use std::collections::HashMap;
 
 use thiserror::Error;
 use tracer_common::{
-    Capture, Header, MAX_READS, POINT_EXEC, POINT_EXIT, POINT_FORK, POINT_LINKED, SENT_AT, Short,
+    Capture, Header, Lists, MAX_LISTS, MAX_READS, POINT_ELEMENT, POINT_EXEC, POINT_EXIT,
+    POINT_FORK, POINT_LINKED, SENT_AT, Short,
 };
 
-use super::plan::{BufferPlan, Location, Plan, PlanError, plan};
+use super::{
+    plan::{BufferPlan, DevicePlan, Location, Plan, PlanError, plan},
+    programs::{Elements, ListsPlan, ProgramPlan},
+};
 use crate::{
-    abi::{Abi, PointKind},
+    abi::{Abi, PointKind, Programs},
     ledger::{
         AllocatorPointer, Buffer, BufferType, Device, DeviceKind, Event, EventKind, Exit, Layout,
-        Nanoseconds, ObjectPointer, Ownership,
+        Nanoseconds, ObjectPointer, Ownership, ProgramEvent,
     },
 };
 
@@ -34,13 +38,21 @@ pub enum DecodeError {
     Device(u64),
     #[error("`owns_data` is {0}, which is no bool")]
     Ownership(u64),
+    #[error("a program's region of L1 from {0:#x} to {1:#x}, which can't be")]
+    Region(u64, u64),
+    #[error("a program's core range {0:?}, which can't be")]
+    CoreRange([u64; 4]),
 }
 
 /// What a record says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decoded {
     /// Something about memory.
     Memory(Event),
+    /// Something about a program.
+    Program(ProgramEvent),
+    /// Part of what a later record says.
+    Part,
     /// A process forked ([`EventKind::Fork`]) or its last thread ended ([`EventKind::Exit`]).
     Life(Event),
     /// A process executed a program ([`EventKind::Exec`]).
@@ -60,10 +72,28 @@ pub enum Decoded {
 /// Knows every probe point that is on.
 #[derive(Debug)]
 pub struct Stream {
-    points: Vec<KnownPoint>,
+    points: Vec<Known>,
+    elements: Elements,
+    /// How many libraries' programs are known.
+    lists: u32,
     /// By process and address: the kernel's side sends of a device that it sent before only that.
     devices: HashMap<(u32, u64), Device>,
     started_at: u64,
+}
+
+/// What is captured of a library.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Planned {
+    /// Each probe's offset in the library's file, and what to capture there.
+    pub captures: Vec<(u64, Capture)>,
+    /// What those that send lists refer to, and its number.
+    pub lists: Option<(u32, Lists)>,
+}
+
+#[derive(Debug)]
+enum Known {
+    Buffers(KnownPoint),
+    Programs(Box<ProgramPlan>),
 }
 
 #[derive(Debug)]
@@ -77,29 +107,41 @@ impl Stream {
     pub fn new(started_at: u64) -> Self {
         Self {
             points: Vec::new(),
+            elements: Elements::default(),
+            lists: 0,
             devices: HashMap::new(),
             started_at,
         }
     }
 
-    /// Plans the captures for all probe points of a library: each point's offset in the library's
-    /// file, and what to capture there.
+    /// Plans the captures for all probe points of a library; for those of `programs` where that is
+    /// given.
     ///
     /// # Errors
     /// When a point can't be captured.
-    pub fn add(&mut self, abi: &Abi) -> Result<Vec<(u64, Capture)>, PlanError> {
-        let mut captures = Vec::new();
+    pub fn add(&mut self, abi: &Abi, programs: Option<&Programs>) -> Result<Planned, PlanError> {
+        let mut planned = Planned::default();
         let mut points = Vec::new();
         for point in &abi.points {
             let plan = plan(abi, point, (self.points.len() + points.len()) as u32)?;
-            captures.push((point.file_offset, plan.capture));
-            points.push(KnownPoint {
+            planned.captures.push((point.file_offset, plan.capture));
+            points.push(Known::Buffers(KnownPoint {
                 kind: point.kind,
                 plan,
-            });
+            }));
+        }
+        if let Some(programs) = programs.filter(|_| self.lists < MAX_LISTS) {
+            for point in &programs.points {
+                let number = (self.points.len() + points.len()) as u32;
+                let plan = ProgramPlan::of(abi, programs, point, number, self.lists)?;
+                planned.captures.push((point.file_offset, plan.capture));
+                points.push(Known::Programs(Box::new(plan)));
+            }
+            planned.lists = Some((self.lists, ListsPlan::of(programs)?.lists));
+            self.lists += 1;
         }
         self.points.append(&mut points);
-        Ok(captures)
+        Ok(planned)
     }
 
     /// Reads one record.
@@ -111,10 +153,11 @@ impl Stream {
         let Some(header) = read_header(record) else {
             return Err(length);
         };
+        let time = Nanoseconds(header.time_ns.saturating_sub(self.started_at));
         let event = |kind| Event {
             pid: header.pid,
             tid: header.tid,
-            time: Nanoseconds(header.time_ns.saturating_sub(self.started_at)),
+            time,
             kind,
             stack: None,
         };
@@ -141,32 +184,37 @@ impl Stream {
                 self.forget(header.pid);
                 Ok(Decoded::Life(event))
             }
+            POINT_ELEMENT => self.elements.keep(record).map(|()| Decoded::Part),
             point => {
                 let known = self
                     .points
                     .get(point as usize)
                     .ok_or(DecodeError::Point(point))?;
-                let sent = &record[size_of::<Header>()..];
-                let kind = match (known.kind, sent.len()) {
-                    (PointKind::Allocate | PointKind::Create, 8) => return Err(length),
-                    (kind, 8) => short(kind, number(sent)),
-                    (_, len) if len == known.plan.capture.sent as usize => known.event(
-                        &Fields {
-                            sent,
-                            faults: header.faults & READS,
-                        },
-                        header.pid,
-                        &mut self.devices,
-                    )?,
-                    _ => return Err(length),
+                let fields = Fields {
+                    sent: &record[size_of::<Header>()..],
+                    faults: header.faults & READS,
                 };
-                Ok(Decoded::Memory(Event {
-                    pid: header.pid,
-                    tid: header.tid,
-                    time: Nanoseconds(header.time_ns.saturating_sub(self.started_at)),
-                    kind,
-                    stack: None,
-                }))
+                match known {
+                    Known::Buffers(known) => {
+                        let kind = known.kind(&fields, header.pid, &mut self.devices)?;
+                        Ok(Decoded::Memory(event(kind)))
+                    }
+                    Known::Programs(plan) => {
+                        let whole = plan.capture.sent as usize;
+                        if ![8, whole].contains(&fields.sent.len()) {
+                            return Err(length);
+                        }
+                        let elements = self.elements.take(header.tid, header.time_ns);
+                        let kind = plan.event(&fields, header.pid, &elements, &mut self.devices)?;
+                        Ok(Decoded::Program(ProgramEvent {
+                            pid: header.pid,
+                            tid: header.tid,
+                            time,
+                            kind,
+                            stack: None,
+                        }))
+                    }
+                }
             }
         }
     }
@@ -185,6 +233,22 @@ impl Stream {
 }
 
 impl KnownPoint {
+    /// What a record says.
+    fn kind(
+        &self,
+        fields: &Fields<'_>,
+        pid: u32,
+        devices: &mut HashMap<(u32, u64), Device>,
+    ) -> Result<EventKind, DecodeError> {
+        match (self.kind, fields.sent.len()) {
+            (kind, 8) if !matches!(kind, PointKind::Allocate | PointKind::Create) => {
+                Ok(short(kind, number(fields.sent)))
+            }
+            (_, len) if len == self.plan.capture.sent as usize => self.event(fields, pid, devices),
+            (_, len) => Err(DecodeError::Length(size_of::<Header>() + len)),
+        }
+    }
+
     fn event(
         &self,
         fields: &Fields<'_>,
@@ -204,7 +268,7 @@ impl KnownPoint {
         if self.kind == PointKind::Destroy && ownership == Ownership::NonOwning {
             return Ok(short(self.kind, object));
         }
-        let device = self.device(fields, plan, pid, devices)?;
+        let device = device(fields, &plan.device, pid, devices)?;
         let buffer = Self::buffer(fields, plan, object_pointer, device, ownership)?;
         Ok(match self.kind {
             // The kernel's side sends only owning buffers that never got an address.
@@ -213,29 +277,6 @@ impl KnownPoint {
             _ if fields.get(&plan.hooked)? != 0 => EventKind::Hooked(buffer),
             _ => EventKind::Allocate(buffer),
         })
-    }
-
-    fn device(
-        &self,
-        fields: &Fields<'_>,
-        plan: &BufferPlan,
-        pid: u32,
-        devices: &mut HashMap<(u32, u64), Device>,
-    ) -> Result<Device, DecodeError> {
-        let key = (pid, fields.get(&plan.device)?);
-        let vtable = fields.get(&plan.device_vtable)?;
-        let (kind, id) = if vtable == plan.chip_vtable {
-            (DeviceKind::Chip, &plan.chip_id)
-        } else if vtable == plan.mesh_vtable {
-            (DeviceKind::Mesh, &plan.mesh_id)
-        } else {
-            let known = devices.get(&key).filter(|_| vtable == 0);
-            return known.copied().ok_or(DecodeError::Device(vtable));
-        };
-        let id = fields.get(id)? as u32;
-        let device = Device { kind, id };
-        devices.insert(key, device);
-        Ok(device)
     }
 
     fn buffer(
@@ -266,6 +307,29 @@ impl KnownPoint {
     }
 }
 
+/// Which device a record is about. Of one that was sent before only its address is.
+pub(super) fn device(
+    fields: &Fields<'_>,
+    plan: &DevicePlan,
+    pid: u32,
+    devices: &mut HashMap<(u32, u64), Device>,
+) -> Result<Device, DecodeError> {
+    let key = (pid, fields.get(&plan.pointer)?);
+    let vtable = fields.get(&plan.vtable)?;
+    let (kind, id) = if vtable == plan.chip_vtable {
+        (DeviceKind::Chip, &plan.chip_id)
+    } else if vtable == plan.mesh_vtable {
+        (DeviceKind::Mesh, &plan.mesh_id)
+    } else {
+        let known = devices.get(&key).filter(|_| vtable == 0);
+        return known.copied().ok_or(DecodeError::Device(vtable));
+    };
+    let id = fields.get(id)? as u32;
+    let device = Device { kind, id };
+    devices.insert(key, device);
+    Ok(device)
+}
+
 /// What an end says of which the object is all that is told.
 fn short(kind: PointKind, object: u64) -> EventKind {
     match kind {
@@ -276,13 +340,13 @@ fn short(kind: PointKind, object: u64) -> EventKind {
 }
 
 /// What was sent of a capture program's workspace.
-struct Fields<'a> {
-    sent: &'a [u8],
-    faults: u32,
+pub(super) struct Fields<'a> {
+    pub sent: &'a [u8],
+    pub faults: u32,
 }
 
 impl Fields<'_> {
-    fn get(&self, location: &Location) -> Result<u64, DecodeError> {
+    pub fn get(&self, location: &Location) -> Result<u64, DecodeError> {
         if self.faults & location.needs != 0 {
             return Err(DecodeError::Fault {
                 faults: self.faults,

@@ -59,11 +59,17 @@ pub struct BufferPlan {
     pub hooked: Location,
     pub address: Location,
     pub unique_id: Option<Location>,
-    /// The pointer to the device.
-    pub device: Location,
+    pub device: DevicePlan,
+}
+
+/// Where what tells a device stands.
+#[derive(Clone, Debug)]
+pub struct DevicePlan {
+    /// The pointer to it.
+    pub pointer: Location,
     /// Its vtable pointer, less the probed instruction's address; 0 where the device is one that was
     /// sent before.
-    pub device_vtable: Location,
+    pub vtable: Location,
     /// What it is for a `Device`.
     pub chip_vtable: u64,
     /// What it is for a `MeshDevice`.
@@ -78,20 +84,15 @@ pub struct BufferPlan {
 /// # Errors
 /// When the fields lie so that they can't all be read.
 pub fn plan(abi: &Abi, point: &Point, number: u32) -> Result<Plan, PlanError> {
-    let mut planner = Planner {
-        point,
-        capture: Capture {
-            point: number,
-            ..Capture::default()
-        },
-        next_slot: 8,
-    };
+    let mut planner = Planner::new(point, number);
     let object = planner.object()?;
     // With a device's closing its address may come to mean another one.
     planner.capture.forget = u32::from(point.kind == PointKind::BulkFree);
     let buffer = match point.kind {
         // The rest of a freed buffer was told at its birth.
         PointKind::BulkFree | PointKind::Deallocate => None,
+        // Those of programs are planned apart.
+        PointKind::LaidOut | PointKind::Dispatched | PointKind::ProgramEnd => None,
         PointKind::Allocate | PointKind::Create | PointKind::Destroy => {
             Some(planner.buffer(abi, object)?)
         }
@@ -116,7 +117,7 @@ pub fn plan(abi: &Abi, point: &Point, number: u32) -> Result<Plan, PlanError> {
 
 /// What must stand in the data for a read to be done; the default is that it always is.
 #[derive(Clone, Copy, Default)]
-struct Guard {
+pub(super) struct Guard {
     at: u16,
     mask: u64,
     value: u64,
@@ -150,14 +151,26 @@ impl Guard {
     }
 }
 
-struct Planner<'a> {
-    point: &'a Point,
-    capture: Capture,
+pub(super) struct Planner<'a> {
+    pub point: &'a Point,
+    pub capture: Capture,
     next_slot: usize,
 }
 
-impl Planner<'_> {
-    fn read(&mut self, read: Read) -> Result<u32, PlanError> {
+impl<'a> Planner<'a> {
+    pub fn new(point: &'a Point, number: u32) -> Self {
+        Self {
+            point,
+            capture: Capture {
+                point: number,
+                ..Capture::default()
+            },
+            // The first two words are the registers'.
+            next_slot: 16,
+        }
+    }
+
+    pub fn read(&mut self, read: Read) -> Result<u32, PlanError> {
         let index = self.capture.read_count;
         let slot =
             self.capture
@@ -226,7 +239,7 @@ impl Planner<'_> {
     }
 
     /// The pointer to the object, from where the probe point has it.
-    fn object(&mut self) -> Result<Location, PlanError> {
+    pub fn object(&mut self) -> Result<Location, PlanError> {
         let mut location = Location {
             at: SENT_AT,
             width: 8,
@@ -252,7 +265,7 @@ impl Planner<'_> {
         Ok(location)
     }
 
-    fn refuse(&self, path: &FieldPath, reason: &'static str) -> PlanError {
+    pub fn refuse(&self, path: &FieldPath, reason: &'static str) -> PlanError {
         PlanError::Field {
             point: self.point.function.clone(),
             path: path.to_string(),
@@ -342,16 +355,7 @@ impl Planner<'_> {
             self.capture.known_by = device.at as u32;
             Guard::unknown()
         };
-        // From the probed instruction to the vtable it is as far in every process.
-        let vtable = self.guarded(DEVICE_VTABLE_AT, device, 0, 8, wanted, u64::MAX)?;
-        let chip_vtable = abi.chip_vtable.wrapping_sub(self.point.address);
-        let mesh_vtable = abi.mesh_vtable.wrapping_sub(self.point.address);
-        let (chip, mesh) = (
-            Guard::word(vtable, chip_vtable),
-            Guard::word(vtable, mesh_vtable),
-        );
-        let chip_id = self.device_id(device, &fields.chip_id.path, chip)?;
-        let mesh_id = self.device_id(device, &fields.mesh_id.path, mesh)?;
+        let device = self.device(abi, device, wanted)?;
         let unique_id = match &fields.unique_id {
             // Births are what it serves; an end is told apart by the object's address.
             Some(field) if self.point.kind != PointKind::Destroy => {
@@ -376,11 +380,31 @@ impl Planner<'_> {
             address: in_block(&fields.address.path),
             unique_id,
             device,
-            device_vtable: vtable,
+        })
+    }
+
+    /// Which device a pointer is to, as far as `wanted`.
+    pub fn device(
+        &mut self,
+        abi: &Abi,
+        pointer: Location,
+        wanted: Guard,
+    ) -> Result<DevicePlan, PlanError> {
+        // From the probed instruction to the vtable it is as far in every process.
+        let vtable = self.guarded(DEVICE_VTABLE_AT, pointer, 0, 8, wanted, u64::MAX)?;
+        let chip_vtable = abi.chip_vtable.wrapping_sub(self.point.address);
+        let mesh_vtable = abi.mesh_vtable.wrapping_sub(self.point.address);
+        let (chip, mesh) = (
+            Guard::word(vtable, chip_vtable),
+            Guard::word(vtable, mesh_vtable),
+        );
+        Ok(DevicePlan {
+            pointer,
+            vtable,
             chip_vtable,
             mesh_vtable,
-            chip_id,
-            mesh_id,
+            chip_id: self.device_id(pointer, &abi.fields.chip_id.path, chip)?,
+            mesh_id: self.device_id(pointer, &abi.fields.mesh_id.path, mesh)?,
         })
     }
 

@@ -1,6 +1,8 @@
 //! Capture programs run over a model of a target's memory, as the kernel's side runs them, and what
 //! their records say.
 
+mod programs;
+
 use std::collections::BTreeMap;
 
 use tracer_common::{
@@ -200,7 +202,7 @@ fn expected() -> Buffer {
 /// The record of a hit of one of a library's probe points, if it is kept, decoded.
 fn hit(abi: &Abi, kind: PointKind, memory: &Memory) -> Option<Result<Decoded, DecodeError>> {
     let mut stream = Stream::new(500);
-    let captures = stream.add(abi).unwrap();
+    let captures = stream.add(abi, None).unwrap().captures;
     let index = abi
         .points
         .iter()
@@ -269,7 +271,7 @@ fn a_device_that_was_sent_is_not_read_again() {
             .iter()
             .position(|point| point.kind == PointKind::Allocate)
             .unwrap();
-        let (_, capture) = stream.add(&abi).unwrap()[index];
+        let (_, capture) = stream.add(&abi, None).unwrap().captures[index];
         assert_eq!(capture.forget, 0);
         let mut registers = [0; 16];
         registers[register::RSI as usize] = BUFFER;
@@ -292,7 +294,7 @@ fn a_device_that_was_sent_is_not_read_again() {
 #[test]
 fn a_bulk_free_makes_devices_unknown() {
     for abi in abis() {
-        let captures = Stream::new(0).add(&abi).unwrap();
+        let captures = Stream::new(0).add(&abi, None).unwrap().captures;
         for (point, (_, capture)) in abi.points.iter().zip(captures) {
             assert_eq!(capture.forget == 1, point.kind == PointKind::BulkFree);
         }
@@ -459,7 +461,7 @@ fn a_buffer_is_read_in_one_block() {
 fn fields_that_lie_too_far_apart_are_refused() {
     let mut abi = fixture::ttnn_0_81_1();
     abi.fields.address.path.offset = 0x1000;
-    let refused = Stream::new(0).add(&abi);
+    let refused = Stream::new(0).add(&abi, None);
     assert!(
         matches!(refused, Err(PlanError::Field { .. })),
         "{refused:?}"
@@ -514,7 +516,7 @@ fn a_device_is_unknown_after_its_process() {
             .iter()
             .position(|point| point.kind == PointKind::Allocate)
             .unwrap();
-        let (_, capture) = stream.add(abi).unwrap()[index];
+        let (_, capture) = stream.add(abi, None).unwrap().captures[index];
         let mut registers = [0; 16];
         registers[register::RSI as usize] = BUFFER;
         let ip = BIAS + abi.points[index].address;
@@ -537,7 +539,7 @@ fn a_library_may_be_mapped_anywhere() {
             .iter()
             .position(|point| point.kind == PointKind::Allocate)
             .unwrap();
-        let (_, capture) = stream.add(&abi).unwrap()[index];
+        let (_, capture) = stream.add(&abi, None).unwrap().captures[index];
         let mut registers = [0; 16];
         registers[register::RSI as usize] = BUFFER;
         for bias in [0, 0x5555_0000_0000, BIAS] {

@@ -11,7 +11,7 @@ use super::{
     Session,
 };
 use crate::{
-    ledger::{Event, EventKind},
+    ledger::{Event, EventKind, ProgramEvent},
     report::Attached,
     stream::{self, Decoded, Implausible, StackState},
 };
@@ -58,6 +58,11 @@ impl Session {
                         implausible.get_or_insert((event.pid, error));
                     }
                 }
+                Ok(Decoded::Program(event)) => {
+                    last = Some((event.pid, event.tid));
+                    self.program(event, stack);
+                }
+                Ok(Decoded::Part) => {}
                 Ok(Decoded::Life(event)) => self.life(event, deeds)?,
                 Ok(Decoded::Executed { event, stopped }) => {
                     self.executed(event)?;
@@ -122,11 +127,23 @@ impl Session {
             } else {
                 Attached::Running
             };
-            self.books
-                .has_library(event.pid, attached, known.library.clone(), known.probes);
+            self.books.has_library(
+                event.pid,
+                attached,
+                known.library.clone(),
+                known.probes,
+                known.programs,
+            );
         }
         self.apply(event);
         Ok(plausible)
+    }
+
+    /// An event of a program.
+    fn program(&mut self, event: ProgramEvent, stack: StackState) {
+        let stack = self.stacks.of_program(&event, stack);
+        self.books
+            .apply_to_programs(&ProgramEvent { stack, ..event });
     }
 
     /// A process has forked or ended.

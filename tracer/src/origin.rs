@@ -8,7 +8,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     cpp_name::{ends_in, qualified},
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What a buffer is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
     /// A tensor's data: the application's memory.
@@ -39,6 +39,7 @@ pub enum Origin {
     /// host's memory that devices reach.
     System,
     /// No rule tells, for want of a stack or of a function on it that any of them knows.
+    #[serde(other)]
     Unknown,
 }
 

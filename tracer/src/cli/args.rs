@@ -4,6 +4,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
+use super::mark;
 use crate::{ledger::Ledger, probe};
 
 /// Shows who holds Tenstorrent device memory, from outside.
@@ -33,6 +34,12 @@ pub enum Command {
     Run(Run),
     /// Trace running processes
     Attach(Attach),
+    /// Mark a moment in a running trace: what has changed since?
+    ///
+    /// Returns once that is done: whatever happens then comes after it. Tells what is live, and what is
+    /// new and gone since the mark before. The trace's report tells what has changed since the last mark,
+    /// its summary since each. SIGUSR1 to the tracer does the same, without a name.
+    Mark(Mark),
     /// Tell whether tracing works here, and what was found in a library
     Check(Check),
     /// Executes a command after stopping itself: what `run` starts
@@ -111,6 +118,9 @@ pub struct Tracing {
         value_parser = size
     )]
     pub fail_on_leak: Option<u64>,
+    /// Tell what has changed against this earlier summary. With --fail-on-leak only what exceeds it counts
+    #[arg(long, value_name = "FILE")]
+    pub baseline: Option<PathBuf>,
     /// Count allocations as temporary that are freed with at most so many others in between
     #[arg(long, value_name = "N", default_value_t = Ledger::TEMPORARY)]
     pub temporary: u64,
@@ -132,6 +142,16 @@ impl From<Stacks> for probe::Stacks {
             Stacks::Full => Self::Full,
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub struct Mark {
+    /// The tracer, by its number, if there are several
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub pid: Option<u32>,
+    /// What to call the moment
+    #[arg(value_parser = mark::name)]
+    pub name: Option<String>,
 }
 
 #[derive(Debug, Args)]

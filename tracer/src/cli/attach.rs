@@ -36,7 +36,7 @@ pub async fn attach(options: Attach) -> Result<(), Failure> {
         let pid = if options.wait {
             tokio::select! {
                 found = wait_for_name(name) => found?,
-                _ = requests.recv() => return Ok(()),
+                _ = requests.stop.recv() => return Ok(()),
             }
         } else {
             target::find_by_name(name)?
@@ -77,7 +77,8 @@ pub async fn attach(options: Attach) -> Result<(), Failure> {
             _ = fetch.tick() => {}
             attention = session.kernel.attention() => attention?,
             () = &mut stop => break,
-            _ = requests.recv() => break,
+            _ = requests.stop.recv() => break,
+            Some(mark) = requests.mark.recv() => session.want_mark(mark),
         }
         for Deed { pid, what, .. } in session.fetch()? {
             let looked = match what {

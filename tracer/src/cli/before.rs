@@ -227,6 +227,11 @@ impl Before {
         }
     }
 
+    /// Whether what a process held is being read, or is to be.
+    pub fn is_reading(&self) -> bool {
+        !self.next.is_empty() || !self.reading.is_empty()
+    }
+
     /// Whether nothing goes on and nothing is wanted.
     pub fn is_idle(&self) -> bool {
         self.next.is_empty() && self.reading.is_empty() && self.searching.is_empty()

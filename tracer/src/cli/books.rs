@@ -1,14 +1,20 @@
 //! What is known of each process: its account in the ledger, and the facts that no event tells.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::{before::Found, failure::Failure, output::Output};
+use super::{
+    before::Found,
+    failure::Failure,
+    output::{Output, table_options},
+};
 use crate::{
     baseline::{Reading, reconcile, unexplained},
     ledger::{
-        Buffer, Effect, Event, EventKind, Ledger, ObjectPointer, Process, ProcessId, ProgramEvent,
+        Buffer, Effect, Event, EventKind, Ledger, Mark, Nanoseconds, ObjectPointer, Process,
+        ProcessId, ProgramEvent,
     },
     report::{self, Attached, Baseline, Capacity, Library, ProcessFacts, Untraced},
+    stack::{Stack, StackId},
     target::{self, Identity, TargetError},
 };
 
@@ -407,6 +413,43 @@ impl Books {
         let facts = self.facts.get(&self.ledger.id(pid));
         let comm = facts.map_or("process", |facts| facts.comm.as_str());
         self.output.say(&report::out_of_memory(comm, pid, last));
+    }
+
+    /// Marks a moment, and says so.
+    pub fn mark(&mut self, name: Option<String>, at: Nanoseconds) -> String {
+        let mark = self.ledger.mark(name, at).clone();
+        self.output.mark(&mark);
+        report::mark_set(&mark, &self.ledger)
+    }
+
+    /// The mark before the last one.
+    fn previous_mark(&self) -> Option<&Mark> {
+        self.ledger.marks().iter().nth_back(1)
+    }
+
+    /// The stacks that [`Self::change_at_last_mark`] names.
+    pub fn stacks_since_last_mark(&self) -> BTreeSet<StackId> {
+        let Some(mark) = self.previous_mark() else {
+            return BTreeSet::new();
+        };
+        let processes = self.ledger.processes().values();
+        processes
+            .flat_map(|process| report::stacks_since(process, mark.number))
+            .collect()
+    }
+
+    /// What has changed between the last two marks, for a person; empty if there is only one.
+    pub fn change_at_last_mark(&self, stacks: &BTreeMap<StackId, Stack>) -> String {
+        let Some(mark) = self.previous_mark() else {
+            return String::new();
+        };
+        let processes = self.ledger.processes().iter();
+        processes
+            .filter_map(|(id, process)| {
+                let comm = self.facts.get(id).map_or("", |facts| facts.comm.as_str());
+                report::changed_since(comm, id.pid, process, mark, stacks, table_options())
+            })
+            .collect()
     }
 
     /// All that is known.

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use tokio::sync::mpsc::UnboundedReceiver;
-
 use super::{
     args,
     deed::What,
@@ -12,7 +10,7 @@ use super::{
     output::Output,
     run::optional_sleep,
     session::{FETCH, Session},
-    signals::Request,
+    signals::Requests,
 };
 use crate::{
     probe::{Recording, Reporting, Scope},
@@ -23,10 +21,7 @@ use crate::{
 ///
 /// # Errors
 /// When tracing can't work here, or a result can't be written.
-pub async fn attach(
-    options: &args::Tracing,
-    requests: &mut UnboundedReceiver<Request>,
-) -> Result<(), Failure> {
+pub async fn attach(options: &args::Tracing, requests: &mut Requests) -> Result<(), Failure> {
     HostCheck::run().require()?;
     let output = Output::open(options)?;
     let mut session = Session::new(options, output, &BTreeSet::new())?;
@@ -56,7 +51,8 @@ pub async fn attach(
             _ = fetch.tick() => {}
             attention = session.kernel.attention() => attention?,
             () = &mut stop => break,
-            _ = requests.recv() => break,
+            _ = requests.stop.recv() => break,
+            Some(mark) = requests.mark.recv() => session.want_mark(mark),
         }
         let mut linked = BTreeSet::new();
         for deed in session.fetch()? {

@@ -3,12 +3,18 @@
 use std::{fmt, process::ExitCode};
 
 use crate::{
-    abi::AbiError, probe::ProbeError, report::WriteError, stream::PlanError, target::TargetError,
+    abi::AbiError,
+    probe::ProbeError,
+    report::{EarlierError, WriteError},
+    stream::PlanError,
+    target::TargetError,
 };
 
 /// Why the program ends without having done what it was asked to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
+    /// Wrong usage.
+    Usage = 2,
     /// No such process, or several.
     Target = 3,
     /// The process has no TT-Metal.
@@ -102,6 +108,12 @@ impl From<AbiError> for Failure {
 impl From<PlanError> for Failure {
     fn from(error: PlanError) -> Self {
         Self::new(Kind::Library, error)
+    }
+}
+
+impl From<EarlierError> for Failure {
+    fn from(error: EarlierError) -> Self {
+        Self::new(Kind::Usage, error)
     }
 }
 

@@ -13,6 +13,8 @@ mod failure;
 mod host;
 mod libraries;
 mod linker;
+mod mark;
+mod marks;
 mod meshes;
 mod output;
 mod python;
@@ -57,6 +59,7 @@ pub fn main() -> ExitCode {
         Command::Attach(options) => runtime
             .block_on(attach::attach(options))
             .map(|()| ExitCode::SUCCESS),
+        Command::Mark(options) => mark::mark(&options).map(|()| ExitCode::SUCCESS),
         Command::Check(options) => check::check(&options),
         Command::ExecHeld { .. } => Ok(ExitCode::SUCCESS),
     };

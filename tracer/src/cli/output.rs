@@ -12,15 +12,23 @@ use super::{
     failure::{Failure, Kind},
 };
 use crate::{
-    ledger::{Event, Outcome},
-    report::{self, Summary, TableOptions, check_writable, open_lines, write_json, write_json_to},
+    ledger::{Event, Mark, Outcome},
+    report::{
+        self, Change, Earlier, Summary, TableOptions, check_writable, open_lines, write_json,
+        write_json_to,
+    },
 };
+
+/// The log of events.
+type Log = BufWriter<Box<dyn Write + Send>>;
 
 /// The destinations of one trace.
 pub struct Output {
     summary: Option<PathBuf>,
-    events: Option<BufWriter<Box<dyn Write + Send>>>,
+    events: Option<Log>,
     quiet: bool,
+    /// What this trace is held against.
+    baseline: Option<Earlier>,
     /// How many bytes a process may hold at its end.
     fail_on_leak: Option<u64>,
     /// Told once: the log of events couldn't be written.
@@ -31,8 +39,9 @@ impl Output {
     /// Opens what must be open and checks what is written later.
     ///
     /// # Errors
-    /// When a file can't be written.
+    /// When a file can't be written, or the baseline isn't one.
     pub fn open(options: &Tracing) -> Result<Self, Failure> {
+        let baseline = options.baseline.as_deref().map(Earlier::read).transpose()?;
         let summary = options.summary.clone();
         if let Some(path) = summary.as_deref().filter(|path| !is_stdout(path)) {
             check_writable(path)?;
@@ -48,6 +57,7 @@ impl Output {
             summary,
             events,
             quiet: options.quiet,
+            baseline,
             fail_on_leak: options.fail_on_leak,
             failed: None,
         })
@@ -65,21 +75,28 @@ impl Output {
         eprintln!("tt-memtrace: {line}");
     }
 
+    /// Whether there is a log of events.
+    pub fn has_events(&self) -> bool {
+        self.events.is_some()
+    }
+
     /// Writes an event's lines to the log.
     pub fn event(&mut self, event: &Event, outcome: &Outcome) {
-        let Some(writer) = &mut self.events else {
-            return;
-        };
-        if let Err(error) = report::write_lines(writer, event, outcome) {
-            self.events = None;
-            self.warn(&format!("the events can't be written any more: {error}"));
-            self.failed = Some(error);
-        }
+        self.log(|writer| report::write_lines(writer, event, outcome));
+    }
+
+    /// Writes a mark's line to the log.
+    pub fn mark(&mut self, mark: &Mark) {
+        self.log(|writer| report::write_line(writer, &mark.into()));
     }
 
     /// Lets readers of the log see what was written so far.
     pub fn flush(&mut self) {
-        if let Some(Err(error)) = self.events.as_mut().map(Write::flush) {
+        self.log(Write::flush);
+    }
+
+    fn log(&mut self, write: impl FnOnce(&mut Log) -> io::Result<()>) {
+        if let Some(Err(error)) = self.events.as_mut().map(write) {
             self.events = None;
             self.warn(&format!("the events can't be written any more: {error}"));
             self.failed = Some(error);
@@ -90,17 +107,16 @@ impl Output {
     ///
     /// # Errors
     /// When something couldn't be written, or else when a process held more at its end than it may.
-    pub fn finish(mut self, summary: &Summary) -> Result<(), Failure> {
+    pub fn finish(mut self, mut summary: Summary) -> Result<(), Failure> {
         self.flush();
+        let baseline = self.baseline.as_ref();
+        summary.change = baseline.map(|baseline| Change::new(baseline, &summary));
+        let summary = &summary;
         if !self.quiet {
-            let stderr = io::stderr();
-            let colour = stderr.is_terminal()
-                && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-            let width = stderr.is_terminal().then(terminal_width).flatten();
             // A reader that went away isn't worth failing for: the JSON is what counts.
-            let _ = stderr
+            let _ = io::stderr()
                 .lock()
-                .write_all(report::table(summary, TableOptions { colour, width }).as_bytes());
+                .write_all(report::table(summary, table_options()).as_bytes());
         }
         match self.summary.as_deref() {
             Some(path) if is_stdout(path) => write_json_to(&mut io::stdout().lock(), summary)?,
@@ -119,25 +135,36 @@ impl Output {
     }
 }
 
-/// Errors if a process that ended held more than `limit` bytes until then.
+/// Errors if a process that ended leaked more than `limit` bytes, or so much more than the baseline's.
 fn no_leak(summary: &Summary, limit: u64) -> Result<(), Failure> {
-    let leaking = summary.processes.iter().filter_map(|process| {
-        let leaked = process.leaked_bytes();
+    let leaking = summary.leaked().filter_map(|(process, leaked)| {
         let size = humansize::format_size(leaked, humansize::BINARY);
         (leaked > limit).then(|| format!("{} (pid {}) {size}", process.comm, process.pid))
     });
     let leaking: Vec<String> = leaking.collect();
+    let change = summary.change.as_ref();
+    let beyond = change.map(|change| format!(", beyond {}", change.path));
+    let beyond = beyond.unwrap_or_default();
     if leaking.is_empty() {
         return Ok(());
     }
     Err(Failure::new(
         Kind::Leak,
-        anyhow!("held until the end: {}", leaking.join(", ")),
+        anyhow!("held until the end: {}{}", leaking.join(", "), beyond),
     ))
 }
 
 fn is_stdout(path: &Path) -> bool {
     path == Path::new("-")
+}
+
+/// How a table is drawn for whoever reads stderr.
+pub fn table_options() -> TableOptions {
+    let is_terminal = io::stderr().is_terminal();
+    TableOptions {
+        colour: is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+        width: is_terminal.then(terminal_width).flatten(),
+    }
 }
 
 fn terminal_width() -> Option<u16> {

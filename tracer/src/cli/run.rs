@@ -68,7 +68,8 @@ pub async fn run(options: Run) -> Result<ExitCode, Failure> {
             attention = session.kernel.attention() => attention?,
             status = &mut waiting => break Some(unwrapped(status)?),
             () = &mut stop => break None,
-            Some(Request { signal, from_process }) = requests.recv() => {
+            Some(mark) = requests.mark.recv() => session.want_mark(mark),
+            Some(Request { signal, from_process }) = requests.stop.recv() => {
                 if asked {
                     return conclude(session.finish(), ExitStatus::from_raw(signal.as_raw()));
                 }

@@ -1,5 +1,6 @@
 //! One trace, from the first probe to the summary.
 
+mod marks;
 mod records;
 
 use std::{
@@ -19,6 +20,7 @@ use super::{
     host,
     libraries::Libraries,
     linker::Linkers,
+    marks::MarkRequest,
     meshes::Meshes,
     output::Output,
     reading::Subject,
@@ -48,6 +50,8 @@ pub struct Session {
     meshes: Meshes,
     stream: Stream,
     witness: Witness,
+    /// The moments that are to be marked.
+    marks: Vec<MarkRequest>,
     started_at: SystemTime,
     clock: Clock,
     /// When the program of each process was executed; not of those that began before the trace.
@@ -89,6 +93,7 @@ impl Session {
             meshes: Meshes::default(),
             stream: Stream::new(clock.started_ns),
             witness: Witness::default(),
+            marks: Vec::new(),
             started_at: SystemTime::now(),
             clock,
             began: HashMap::new(),
@@ -213,6 +218,7 @@ impl Session {
             self.drain(&mut deeds)?;
             self.settle();
         }
+        self.set_marks();
         Ok(deeds)
     }
 
@@ -298,6 +304,7 @@ impl Session {
     pub fn finish(mut self) -> Result<(), Failure> {
         self.stop()?;
         self.settle_all();
+        self.set_marks();
         let duration = Duration::from_nanos(self.clock.now().0);
         let mut probes = self.libraries.into_probes();
         probes.append(self.linkers.into_probes());
@@ -322,9 +329,10 @@ impl Session {
             duration,
             processes,
             untraced,
+            every_stack: output.has_events(),
             stacks_skipped,
         };
         drop(probes);
-        output.finish(&Summary::new(&ledger, &facts))
+        output.finish(Summary::new(&ledger, &facts))
     }
 }

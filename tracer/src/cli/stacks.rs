@@ -2,7 +2,7 @@
 
 use std::{
     cell::OnceCell,
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fs::File,
     io::{Read as _, Seek as _},
     path::PathBuf,
@@ -78,6 +78,8 @@ struct Module {
     of_interpreter: bool,
     /// Read when the first stack leads through it; `None` if that can't be done.
     code: OnceCell<Option<Code>>,
+    /// Read when the first stack is named that leads through it.
+    symbols: OnceCell<Symbols>,
 }
 
 impl Stacks {
@@ -223,15 +225,24 @@ impl Stacks {
 
     /// All stacks, with names, by the pids of their processes.
     pub fn resolve(self) -> HashMap<u32, BTreeMap<StackId, Stack>> {
-        // Those through which no stack leads have none to tell.
-        let symbols: Vec<Symbols> = self.files.modules.iter().map(Module::symbols).collect();
         let mut all: HashMap<u32, BTreeMap<StackId, Stack>> = HashMap::new();
         for (id, (number, halves)) in (0..).map(StackId).zip(&self.known) {
             let process = &self.processes[*number];
-            let stack = process.resolve(*halves, &self.files, &symbols);
+            let stack = process.resolve(*halves, &self.files);
             all.entry(process.pid).or_default().insert(id, stack);
         }
         all
+    }
+
+    /// These stacks, with names.
+    pub fn named(&self, ids: &BTreeSet<StackId>) -> BTreeMap<StackId, Stack> {
+        let ids = ids.iter();
+        ids.filter_map(|id| {
+            let (number, halves) = self.known.get(id.0 as usize)?;
+            let stack = self.processes[*number].resolve(*halves, &self.files);
+            Some((*id, stack))
+        })
+        .collect()
     }
 }
 
@@ -275,12 +286,12 @@ impl ProcessStacks {
         matches!(broken, Some(Broken::NoCode(_)))
     }
 
-    fn resolve(&self, halves: Halves, files: &Files, symbols: &[Symbols]) -> Stack {
+    fn resolve(&self, halves: Halves, files: &Files) -> Stack {
         let native = halves.native.and_then(|native| self.unwinder.stack(native));
         let mut broken = native.and_then(|native| native.broken.map(|why| why.to_string()));
         let frames = native.map(|native| {
             let frames = native.frames.iter().enumerate();
-            let frames = frames.map(|(depth, frame)| named(*frame, depth == 0, files, symbols));
+            let frames = frames.map(|(depth, frame)| named(*frame, depth == 0, files));
             frames.collect()
         });
         let python = halves.python.and_then(|python| self.python.frames(python));
@@ -297,15 +308,10 @@ impl ProcessStacks {
 }
 
 /// A native frame with its names.
-fn named(
-    frame: unwind::NativeFrame,
-    is_innermost: bool,
-    files: &Files,
-    symbols: &[Symbols],
-) -> NativeFrame {
+fn named(frame: unwind::NativeFrame, is_innermost: bool, files: &Files) -> NativeFrame {
     let unwind::NativeFrame { at, place } = frame;
     let function = place.and_then(|(code, address)| {
-        let name = symbols.get(code)?.name(address)?;
+        let name = files.modules.get(code)?.symbols().name(address)?;
         Some(Symbols::demangled(name))
     });
     let module = place.and_then(|(code, _)| files.modules.get(code));
@@ -334,6 +340,7 @@ impl Files {
             file: part.open().ok()?,
             of_interpreter: is_interpreter(part),
             code: OnceCell::new(),
+            symbols: OnceCell::new(),
         });
         let number = self.modules.len() - 1;
         self.ids.insert(part.file, number);
@@ -358,10 +365,8 @@ impl Module {
         Symbols::read(data.as_slice()).ok()
     }
 
-    fn symbols(&self) -> Symbols {
-        match self.code.get() {
-            Some(Some(_)) => self.read_symbols().unwrap_or_default(),
-            _ => Symbols::default(),
-        }
+    fn symbols(&self) -> &Symbols {
+        let read = || self.read_symbols().unwrap_or_default();
+        self.symbols.get_or_init(read)
     }
 }

@@ -3,12 +3,14 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::stack::StackId;
 
 /// A point in time, in nanoseconds since the trace started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Nanoseconds(pub u64);
 
@@ -24,7 +26,7 @@ pub struct AllocatorPointer(pub u64);
 
 /// Where a buffer lies: `tt::tt_metal::BufferType` (`buffer_types.fbs`; the values have been the
 /// same in every release since 0.62).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum BufferType {
     /// The device's DRAM, interleaved over its banks.
@@ -116,7 +118,7 @@ impl Layout {
 
 /// One chip, or a mesh of them. TT-Metal numbers the two independently of each other: a process
 /// may well have a chip 1 and a mesh 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DeviceKind {
     Mesh,

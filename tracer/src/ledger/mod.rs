@@ -19,6 +19,8 @@
 //! * A process's end leaves the state as it was: what is live then is what the end freed. Its pid may
 //!   come to mean another process, with accounts of its own.
 //! * What lies on a device is told apart by where it was allocated, now and at the peak.
+//! * A mark is a moment in the order of events. Of each process it is known what is new since and what
+//!   was live then and is gone.
 //! * What programs take of L1 is apart from all of this: see [`programs`].
 //! * Lost events are counted, and make the ledger inexact ([`Ledger::is_exact`]).
 
@@ -27,6 +29,7 @@ mod composition;
 mod devices;
 mod event;
 mod failed;
+mod mark;
 mod outcome;
 mod process;
 pub mod programs;
@@ -43,6 +46,7 @@ pub use event::{
     Nanoseconds, ObjectPointer, Ownership,
 };
 pub use failed::FailedAllocation;
+pub use mark::{Mark, Since};
 pub use outcome::{Birth, Effect, LiveBuffer, Outcome};
 pub use process::{Counters, End, Kin, Process};
 pub use programs::{ProcessPrograms, ProgramEvent};
@@ -62,6 +66,7 @@ pub struct Ledger {
     received: u64,
     lost: u64,
     temporary: u64,
+    marks: Vec<Mark>,
 }
 
 impl Default for Ledger {
@@ -83,6 +88,7 @@ impl Ledger {
             received: 0,
             lost: 0,
             temporary,
+            marks: Vec::new(),
         }
     }
 
@@ -163,6 +169,22 @@ impl Ledger {
     pub fn inherit(&mut self, pid: u32, object: ObjectPointer) {
         let id = self.id(pid);
         self.processes.entry(id).or_default().inherit(object);
+    }
+
+    /// Marks a moment: everything that was entered belongs before it.
+    pub fn mark(&mut self, name: Option<String>, at: Nanoseconds) -> &Mark {
+        let number = self.marks.last().map_or(1, |last| last.number + 1);
+        for process in self.processes.values_mut() {
+            process.mark(number);
+        }
+        let position = self.marks.len();
+        self.marks.push(Mark { number, name, at });
+        &self.marks[position]
+    }
+
+    /// The moments that were marked, in order.
+    pub fn marks(&self) -> &[Mark] {
+        &self.marks
     }
 
     /// Takes a process out that runs and did nothing to device memory.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::devices::Devices;
 use super::failed::{FailedAllocation, FailedAllocations};
+use super::mark::{Marks, Since};
 use super::{
     AllocatorPointer, Birth, Buffer, BufferType, Device, DeviceAccount, DeviceKind, Effect, Event,
     EventKind, Exit, LiveBuffer, Nanoseconds, ObjectPointer, Outcome, Ownership, ProcessId,
@@ -78,6 +79,7 @@ pub struct Process {
     announcing: HashMap<u32, ObjectPointer>,
     failed: FailedAllocations,
     temporary: HashMap<Kin, Tally>,
+    marks: Marks,
     programs: ProcessPrograms,
     /// The device of each allocator that gave anything.
     allocators: HashMap<AllocatorPointer, Device>,
@@ -139,6 +141,17 @@ impl Process {
     /// The owning buffers that were freed soon after their birth.
     pub fn temporary(&self) -> &HashMap<Kin, Tally> {
         &self.temporary
+    }
+
+    /// What has changed since a mark of the ledger's; `None` if the process had ended by then.
+    pub fn since(&self, mark: u32) -> Option<Since<'_>> {
+        self.marks.since(mark)
+    }
+
+    pub(super) fn mark(&mut self, mark: u32) {
+        let allocations = self.counters.allocations;
+        self.marks
+            .note(mark, allocations, self.devices.all(), self.end.is_some());
     }
 
     /// Its programs, and what they take of L1.
@@ -519,6 +532,7 @@ impl Process {
         if let Some(place) = place(&live.buffer) {
             self.places.remove(&place);
         }
+        self.marks.end(live);
         self.devices.free(live, at);
     }
 }

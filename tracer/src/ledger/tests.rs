@@ -5,6 +5,7 @@ mod composition;
 mod ends;
 mod failed;
 mod lives;
+mod mark;
 mod members;
 mod model;
 mod temporary;

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
-use super::grouping::{Origins, failures, leaks, peaks, stacks, temporary, totals};
+use super::grouping::{Origins, failures, leaks, peaks, stacks, stacks_of, temporary, totals};
+use super::since::since;
 use super::{
     Attached, Baseline, BufferSummary, Capacity, DeviceSummary, Events, Host, Library,
     MemorySummary, NonOwning, ProcessSummary, ProgramMemory, SCHEMA_VERSION, Summary, Tool,
@@ -11,7 +12,7 @@ use super::{
 };
 use crate::{
     ledger::{
-        Account, BufferType, Device, DeviceAccount, Ledger, LiveBuffer, Nanoseconds, Process,
+        Account, BufferType, Device, DeviceAccount, Ledger, LiveBuffer, Mark, Nanoseconds, Process,
         ProcessId,
     },
     origin::Origin,
@@ -31,6 +32,8 @@ pub struct Facts {
     pub processes: Vec<ProcessFacts>,
     /// The processes that couldn't be traced, in any order.
     pub untraced: Vec<Untraced>,
+    /// Whether each stack is told that is known, for those who read the lines of events, too.
+    pub every_stack: bool,
     /// Stacks that the kernel's side skipped, since too many waited.
     pub stacks_skipped: u64,
 }
@@ -82,6 +85,7 @@ impl Summary {
             duration,
             processes,
             untraced,
+            every_stack,
             stacks_skipped,
         } = facts;
         let mut untraced = untraced.clone();
@@ -99,6 +103,8 @@ impl Summary {
         let trace = Trace {
             end: Nanoseconds(duration_ns),
             temporary: ledger.temporary(),
+            marks: ledger.marks(),
+            every_stack: *every_stack,
         };
         Self {
             schema_version: SCHEMA_VERSION,
@@ -117,6 +123,7 @@ impl Summary {
                 stacks_skipped: *stacks_skipped,
                 exact: ledger.is_exact(),
             },
+            marks: ledger.marks().iter().map(Into::into).collect(),
             processes: ids
                 .into_iter()
                 .map(|id| {
@@ -129,19 +136,22 @@ impl Summary {
                 })
                 .collect(),
             untraced,
+            change: None,
         }
     }
 }
 
 /// What all processes of a trace have in common.
 #[derive(Clone, Copy)]
-struct Trace {
+struct Trace<'a> {
     end: Nanoseconds,
     /// With how many others in between an allocation that is freed counts as temporary.
     temporary: u64,
+    marks: &'a [Mark],
+    every_stack: bool,
 }
 
-fn process_summary(process: &Process, facts: ProcessFacts, trace: Trace) -> ProcessSummary {
+fn process_summary(process: &Process, facts: ProcessFacts, trace: Trace<'_>) -> ProcessSummary {
     let ProcessFacts {
         id,
         comm,
@@ -190,6 +200,11 @@ fn process_summary(process: &Process, facts: ProcessFacts, trace: Trace) -> Proc
         program_memory: tells_programs
             .then(|| ProgramMemory::of(process.programs(), &known_stacks)),
         failures: failures(process, &mut origins),
+        since_marks: trace
+            .marks
+            .iter()
+            .filter_map(|mark| since(process, &mut origins, mark.number))
+            .collect(),
         stacks: Vec::new(),
         bulk_frees: counters.bulk_frees,
         failed_allocations: counters.failed_allocations,
@@ -199,7 +214,11 @@ fn process_summary(process: &Process, facts: ProcessFacts, trace: Trace) -> Proc
         events_received: counters.received,
         events_after_exit: counters.after_exit,
     };
-    summary.stacks = stacks(&summary, &known_stacks);
+    let mut told = stacks_of(&summary);
+    if trace.every_stack {
+        told.extend(known_stacks.keys());
+    }
+    summary.stacks = stacks(told, &known_stacks);
     summary
 }
 

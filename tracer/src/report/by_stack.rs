@@ -1,7 +1,7 @@
 //! The parts of the JSON summary that tell buffers apart by where they were allocated, as types. A
 //! group's `bytes` are its buffers' sizes in sum; of buffers on a mesh, on each member.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     ledger::{BufferType, DeviceKind, Nanoseconds, Tally},
@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// A stack that others refer to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StackSummary {
     pub id: StackId,
     #[serde(flatten)]
@@ -18,7 +18,7 @@ pub struct StackSummary {
 }
 
 /// Owning buffers that were allocated in one place.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
     /// `None` if it wasn't captured, or nobody saw it.
     pub stack: Option<StackId>,
@@ -30,7 +30,7 @@ pub struct Group {
 }
 
 /// A [`Group`] in one type of memory of one device.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacedGroup {
     pub device_kind: DeviceKind,
     pub device_id: u32,
@@ -51,7 +51,7 @@ pub struct Leak {
 }
 
 /// What lay in one type of memory of one device when most did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peak {
     pub device_kind: DeviceKind,
     pub device_id: u32,

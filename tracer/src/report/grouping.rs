@@ -69,7 +69,7 @@ impl<'a> Origins<'a> {
         }
     }
 
-    fn placed(&mut self, kin: Kin, tally: Tally) -> PlacedGroup {
+    pub(super) fn placed(&mut self, kin: Kin, tally: Tally) -> PlacedGroup {
         let (device, buffer_type, source) = kin;
         PlacedGroup {
             device_kind: device.kind,
@@ -245,9 +245,8 @@ pub fn totals(owning: &[BufferSummary]) -> Vec<OriginTotal> {
         .collect()
 }
 
-/// The stacks that something in the summary of a process refers to. One that nobody has read stands
-/// there without frames, so that no reference leads nowhere.
-pub fn stacks(process: &ProcessSummary, known: &BTreeMap<StackId, Stack>) -> Vec<StackSummary> {
+/// The stacks that something in the summary of a process refers to.
+pub fn stacks_of(process: &ProcessSummary) -> BTreeSet<StackId> {
     let buffers = process.live_buffers.iter();
     let buffers = buffers.chain(&process.non_owning.buffers);
     let leaks = process.leaks.iter().map(|leak| &leak.placed.group);
@@ -255,14 +254,27 @@ pub fn stacks(process: &ProcessSummary, known: &BTreeMap<StackId, Stack>) -> Vec
     let temporary = process.temporary.groups.iter().map(|placed| &placed.group);
     let at_failures = process.failures.iter().flat_map(|failure| &failure.largest);
     let programs = process.program_memory.iter().flat_map(|of| &of.programs);
-    let groups = leaks.chain(peaks).chain(temporary).chain(at_failures);
-    let ids: BTreeSet<StackId> = buffers
+    let since_marks = process.since_marks.iter();
+    let since_marks = since_marks
+        .flat_map(|since| since.new.iter().chain(&since.gone))
+        .map(|placed| &placed.group);
+    let groups = leaks
+        .chain(peaks)
+        .chain(temporary)
+        .chain(at_failures)
+        .chain(since_marks);
+    buffers
         .map(|buffer| buffer.stack)
         .chain(groups.map(|group| group.stack))
         .chain(process.failures.iter().map(|failure| failure.stack))
         .chain(programs.map(|program| program.stack))
         .flatten()
-        .collect();
+        .collect()
+}
+
+/// What stacks stand for. One that nobody has read stands there without frames, so that no reference leads
+/// nowhere.
+pub fn stacks(ids: BTreeSet<StackId>, known: &BTreeMap<StackId, Stack>) -> Vec<StackSummary> {
     ids.into_iter()
         .map(|id| StackSummary {
             id,

@@ -4,9 +4,12 @@ use std::io;
 
 use serde::Serialize;
 
-use crate::ledger::{
-    Buffer, BufferType, Device, DeviceKind, Effect, Event, EventKind, Exit, Layout, LiveBuffer,
-    Nanoseconds, Outcome, Ownership,
+use crate::{
+    ledger::{
+        Buffer, BufferType, Device, DeviceKind, Effect, Event, EventKind, Exit, Layout, LiveBuffer,
+        Mark, Nanoseconds, Outcome, Ownership,
+    },
+    stack::StackId,
 };
 
 /// What a line is about.
@@ -26,6 +29,7 @@ pub enum EventName {
     Exec,
     Exit,
     Lost,
+    Mark,
 }
 
 /// What is unusual about a line.
@@ -48,7 +52,7 @@ pub enum Note {
 pub struct EventLine {
     pub event: EventName,
     pub time_ns: Nanoseconds,
-    /// Of the process that it happened in; for `lost`, of nobody in particular.
+    /// Of the process that it happened in; for `lost`, of nobody in particular; 0 for `mark`.
     pub pid: u32,
     pub tid: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,6 +67,14 @@ pub struct EventLine {
 pub enum Detail {
     /// Of a line about one buffer.
     Buffer(BufferDetail),
+    /// Of `allocate`, `create`, `failed` and `hooked`.
+    Birth {
+        #[serde(flatten)]
+        buffer: BufferDetail,
+        /// Where the thread was: the id of one of the stacks that the summary has of the process; `null` if that
+        /// wasn't captured.
+        stack: Option<StackId>,
+    },
     /// Of an end whose buffer nobody saw born.
     Unknown {},
     /// Of `bulk_free`.
@@ -91,6 +103,12 @@ pub enum Detail {
     Exit { exit: Option<Exit> },
     /// Of `lost`: how many events were not recorded since the last such line.
     Lost { count: u64 },
+    /// Of `mark`.
+    Mark {
+        /// From 1 on.
+        number: u32,
+        name: Option<String>,
+    },
 }
 
 /// A buffer at the event. At its end it says since when the buffer was live.
@@ -120,7 +138,7 @@ impl EventLine {
             tid,
             time,
             kind,
-            stack: _,
+            stack,
         } = event;
         let Outcome { implied, effect } = outcome;
         let line = |event, note, detail| Self {
@@ -137,6 +155,10 @@ impl EventLine {
                 note,
                 Detail::Buffer(BufferDetail::new(buffer, before_attach, since)),
             )
+        };
+        let birth = |event, note, buffer: &Buffer, since| {
+            let buffer = BufferDetail::new(buffer, Some(false), since);
+            line(event, note, Detail::Birth { buffer, stack })
         };
         let end = |event, note, live: &LiveBuffer| {
             of_buffer(
@@ -185,17 +207,11 @@ impl EventLine {
                 of_buffer(EventName::Found, note, &buffer, Some(true), None)
             }
             (EventKind::Allocate(buffer), _) => {
-                of_buffer(EventName::Allocate, note, &buffer, Some(false), Some(time))
+                birth(EventName::Allocate, note, &buffer, Some(time))
             }
-            (EventKind::Create(buffer), _) => {
-                of_buffer(EventName::Create, note, &buffer, Some(false), Some(time))
-            }
-            (EventKind::Hooked(buffer), _) => {
-                of_buffer(EventName::Hooked, note, &buffer, Some(false), None)
-            }
-            (EventKind::Failed(buffer), _) => {
-                of_buffer(EventName::Failed, note, &buffer, Some(false), None)
-            }
+            (EventKind::Create(buffer), _) => birth(EventName::Create, note, &buffer, Some(time)),
+            (EventKind::Hooked(buffer), _) => birth(EventName::Hooked, note, &buffer, None),
+            (EventKind::Failed(buffer), _) => birth(EventName::Failed, note, &buffer, None),
             (EventKind::BulkFree(_), effect) => {
                 let (freed_buffers, freed_bytes, device) = match *effect {
                     Effect::BulkFreed {
@@ -231,6 +247,23 @@ impl EventLine {
             (EventKind::Lost(count), _) => line(EventName::Lost, note, Detail::Lost { count }),
         });
         lines
+    }
+}
+
+impl From<&Mark> for EventLine {
+    fn from(mark: &Mark) -> Self {
+        let Mark { number, name, at } = mark;
+        Self {
+            event: EventName::Mark,
+            time_ns: *at,
+            pid: 0,
+            tid: 0,
+            note: None,
+            detail: Detail::Mark {
+                number: *number,
+                name: name.clone(),
+            },
+        }
     }
 }
 
@@ -277,9 +310,16 @@ pub fn write_lines(
     event: &Event,
     outcome: &Outcome,
 ) -> io::Result<()> {
-    for line in EventLine::all(event, outcome) {
-        serde_json::to_writer(&mut *writer, &line)?;
-        writer.write_all(b"\n")?;
-    }
-    Ok(())
+    EventLine::all(event, outcome)
+        .iter()
+        .try_for_each(|line| write_line(writer, line))
+}
+
+/// Writes one line, ended by a newline.
+///
+/// # Errors
+/// Whatever `writer` returns.
+pub fn write_line(writer: &mut impl io::Write, line: &EventLine) -> io::Result<()> {
+    serde_json::to_writer(&mut *writer, line)?;
+    writer.write_all(b"\n")
 }

@@ -9,13 +9,18 @@
 
 mod build;
 mod by_stack;
+mod change;
+mod change_text;
 mod destination;
+mod earlier;
 mod grouping;
 mod line;
 mod place;
 mod program_memory;
 mod programs_table;
 mod sections;
+mod since;
+mod since_text;
 mod summary;
 mod table;
 #[cfg(test)]
@@ -24,13 +29,17 @@ mod words;
 
 pub use build::{Facts, ProcessFacts};
 pub use by_stack::{Failure, Group, Leak, OriginTotal, Peak, PlacedGroup, StackSummary, Temporary};
+pub use change::{Change, Compared, Difference, GroupChange, Memory, MemoryChange, ProcessChange};
 pub use destination::{WriteError, check_writable, open_lines, write_json, write_json_to};
-pub use line::{BufferDetail, Detail, EventLine, EventName, Note, write_lines};
+pub use earlier::{Earlier, EarlierError};
+pub use line::{BufferDetail, Detail, EventLine, EventName, Note, write_line, write_lines};
 pub use program_memory::{
     CoreSummary, DevicePrograms, ProgramBufferSummary, ProgramMemory, ProgramSummary,
     RegionsSummary, SemaphoreSummary,
 };
 pub use sections::out_of_memory;
+pub use since::{MarkSummary, MemorySince, SinceMark};
+pub use since_text::{changed_since, mark_set, stacks_since};
 pub use summary::{
     Attached, Baseline, BufferSummary, Capacity, DeviceSummary, Events, Host, Library,
     MemorySummary, NonOwning, ProcessSummary, SCHEMA_VERSION, Summary, Tool, Untraced, Usage,

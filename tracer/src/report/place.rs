@@ -10,22 +10,58 @@ use crate::{
 /// So many callers are named at most to tell places apart.
 const MOST_CALLERS: usize = 2;
 
+/// A stack in words.
+struct Known {
+    text: String,
+    /// Those that the text doesn't name, innermost first.
+    callers: Vec<String>,
+    names_caller: bool,
+}
+
 /// Each stack's [place]; of those that would read the same, such as all that one helper allocates, also
 /// the innermost caller that tells them apart.
 pub fn places<'a>(
     stacks: impl IntoIterator<Item = (StackId, &'a Stack)>,
 ) -> BTreeMap<StackId, String> {
-    struct Known {
-        text: String,
-        /// Innermost first.
-        callers: Vec<String>,
+    let known = told_apart(stacks).into_iter();
+    known.map(|(id, known)| (id, known.text)).collect()
+}
+
+/// The same with a caller each: where only a few of a process's stacks are named, none of the others shows
+/// that one place is that of a helper.
+pub fn places_with_callers<'a>(
+    stacks: impl IntoIterator<Item = (StackId, &'a Stack)>,
+) -> BTreeMap<StackId, String> {
+    let mut places = told_apart(stacks);
+    for known in places.values_mut().filter(|known| !known.names_caller) {
+        known.name_caller(0);
     }
+    let places = places.into_iter();
+    places.map(|(id, known)| (id, known.text)).collect()
+}
+
+impl Known {
+    fn name_caller(&mut self, at: usize) {
+        if let Some(caller) = self.callers.get(at) {
+            self.text.push_str(&format!(", from {caller}"));
+            self.names_caller = true;
+        }
+        self.callers.drain(..self.callers.len().min(at + 1));
+    }
+}
+
+fn told_apart<'a>(
+    stacks: impl IntoIterator<Item = (StackId, &'a Stack)>,
+) -> BTreeMap<StackId, Known> {
     let mut places: BTreeMap<StackId, Known> = stacks
         .into_iter()
         .map(|(id, stack)| {
-            let text = place(stack);
-            let callers = callers(stack);
-            (id, Known { text, callers })
+            let known = Known {
+                text: place(stack),
+                callers: callers(stack),
+                names_caller: false,
+            };
+            (id, known)
         })
         .collect();
     for _ in 0..MOST_CALLERS {
@@ -42,18 +78,13 @@ pub fn places<'a>(
             });
             let Some(at) = differs else { continue };
             for id in &ids {
-                let Some(known) = places.get_mut(id) else {
-                    continue;
-                };
-                if let Some(caller) = known.callers.get(at) {
-                    known.text.push_str(&format!(", from {caller}"));
+                if let Some(known) = places.get_mut(id) {
+                    known.name_caller(at);
                 }
-                known.callers.drain(..known.callers.len().min(at + 1));
             }
         }
     }
-    let places = places.into_iter();
-    places.map(|(id, known)| (id, known.text)).collect()
+    places
 }
 
 /// The lines of Python that came to the place, innermost first.
@@ -63,6 +94,21 @@ fn callers(stack: &Stack) -> Vec<String> {
         .iter()
         .filter(|frame| frame.kind == FrameKind::Python && !is_ttnns_python(frame));
     python.skip(1).map(words).collect()
+}
+
+/// All that a person reads of a stack, the same in each trace: its [place], and the callers that are a
+/// person's own.
+pub fn chain(stack: &Stack) -> Vec<String> {
+    let mut chain = vec![place(stack)];
+    let callers = callers(stack);
+    if callers.is_empty() {
+        let native = stack.frames.iter().filter(|frame| {
+            frame.kind == FrameKind::Native && !is_in(frame, &TTNN) && !is_in(frame, &RUNTIME)
+        });
+        chain.extend(native.skip(1).map(words));
+    }
+    chain.extend(callers);
+    chain
 }
 
 /// The innermost line of Python that isn't ttnn's; else the innermost function of a person's own code;

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, TableStyle};
 
-use super::place::places;
+use super::place::{places, places_with_callers};
 use super::programs_table;
 use super::words::{BOLD, bytes, count, duration, ids, number, printable, styled};
-use super::{Failure, Group, Peak, PlacedGroup, ProcessSummary, TableOptions};
+use super::{Failure, Group, Peak, PlacedGroup, ProcessSummary, StackSummary, TableOptions};
 use crate::{
     ledger::{BufferType, DeviceKind, FailedAllocation},
     origin::Origin,
-    stack::StackId,
+    stack::{Stack, StackId},
 };
 
 /// So many rows has a section.
@@ -32,7 +32,7 @@ pub(super) struct Row {
 
 /// Puts the sections that have something to say.
 pub fn put_sections(text: &mut String, process: &ProcessSummary, options: TableOptions) {
-    let places = Places::new(process);
+    let places = Places::new(&process.stacks);
     let ended = process.exited_at_ns.is_some();
     let live = if ended { "Live at exit" } else { "Live" };
     let within = match process.temporary.within {
@@ -49,7 +49,11 @@ pub fn put_sections(text: &mut String, process: &ProcessSummary, options: TableO
         ),
         (
             format!("{live}: by whom, and for how long"),
-            leaks(process, &places),
+            leaks(process, &places, Origin::may_leak),
+        ),
+        (
+            format!("{live}: TT-Metal's own, such as cached programs"),
+            leaks(process, &places, |origin| !origin.may_leak()),
         ),
         (
             "Peak: who held it, and when".to_owned(),
@@ -121,14 +125,22 @@ pub fn out_of_memory(comm: &str, pid: u32, failed: &FailedAllocation) -> String 
 pub(super) struct Places(BTreeMap<StackId, String>);
 
 impl Places {
-    fn new(process: &ProcessSummary) -> Self {
-        let stacks = process.stacks.iter();
-        let places = places(stacks.map(|stack| (stack.id, &stack.stack))).into_iter();
+    pub fn new(stacks: &[StackSummary]) -> Self {
+        Self::of(places(stacks.iter().map(|stack| (stack.id, &stack.stack))))
+    }
+
+    /// With a caller each.
+    pub fn with_callers<'a>(stacks: impl IntoIterator<Item = (StackId, &'a Stack)>) -> Self {
+        Self::of(places_with_callers(stacks))
+    }
+
+    fn of(places: BTreeMap<StackId, String>) -> Self {
+        let places = places.into_iter();
         Self(places.map(|(id, place)| (id, printable(&place))).collect())
     }
 
     /// Where a group was allocated, and what for unless that is a tensor.
-    fn of(&self, group: &Group) -> String {
+    fn of_group(&self, group: &Group) -> String {
         if group.before_attach {
             return "there before".to_owned();
         }
@@ -195,12 +207,14 @@ fn failures(process: &ProcessSummary, places: &Places) -> Vec<Row> {
     rows
 }
 
-fn leaks(process: &ProcessSummary, places: &Places) -> Vec<Row> {
+/// What is live of some origins.
+fn leaks(process: &ProcessSummary, places: &Places, wanted: fn(Origin) -> bool) -> Vec<Row> {
     let leaks = &process.leaks;
     if !leaks.iter().any(|leak| leak.placed.group.stack.is_some()) {
         return Vec::new();
     }
-    let parts = leaks.iter().map(|leak| Part {
+    let leaks = leaks.iter().filter(|leak| wanted(leak.placed.group.origin));
+    let parts = leaks.map(|leak| Part {
         oldest: leak.oldest_age_ns,
         ..Part::placed(&leak.placed, places)
     });
@@ -263,7 +277,7 @@ fn devices_peaks(process: &ProcessSummary) -> Vec<(String, &Peak)> {
 }
 
 /// What was allocated in one place, as a row tells it.
-struct Part {
+pub(super) struct Part {
     buffers: u64,
     bytes: u64,
     /// Where it lies, unless that is told apart.
@@ -279,11 +293,11 @@ impl Part {
             bytes: group.bytes,
             memory: String::new(),
             oldest: None,
-            place: places.of(group),
+            place: places.of_group(group),
         }
     }
 
-    fn placed(placed: &PlacedGroup, places: &Places) -> Self {
+    pub fn placed(placed: &PlacedGroup, places: &Places) -> Self {
         let device = device_name(placed.device_kind, &[placed.device_id]);
         Self {
             memory: memory(placed.buffer_type, &device),
@@ -294,7 +308,7 @@ impl Part {
 
 /// The rows of so many parts, the largest first, and one row for all others. What a person would read as
 /// the same is one part: two operations on one line.
-fn rows(parts: impl Iterator<Item = Part>, most: usize) -> Vec<Row> {
+pub(super) fn rows(parts: impl Iterator<Item = Part>, most: usize) -> Vec<Row> {
     let mut told_apart: Vec<Part> = Vec::new();
     for part in parts {
         let alike =
@@ -339,7 +353,7 @@ fn rows(parts: impl Iterator<Item = Part>, most: usize) -> Vec<Row> {
 }
 
 /// `DRAM, chips 0-7`
-fn memory(buffer_type: BufferType, device: &str) -> String {
+pub(super) fn memory(buffer_type: BufferType, device: &str) -> String {
     format!("{buffer_type}, {device}")
 }
 
@@ -352,7 +366,7 @@ pub(super) fn device_name(kind: DeviceKind, numbers: &[u32]) -> String {
     format!("{kind} {}", ids(numbers))
 }
 
-fn draw(rows: Vec<Row>, options: TableOptions) -> String {
+pub(super) fn draw(rows: Vec<Row>, options: TableOptions) -> String {
     let mut table = Table::new();
     table.load_style(TableStyle::new()).force_no_tty();
     match options.width {
@@ -361,6 +375,7 @@ fn draw(rows: Vec<Row>, options: TableOptions) -> String {
             .set_width(width),
         None => table.set_content_arrangement(ContentArrangement::Disabled),
     };
+    let has_times = rows.iter().any(|row| !row.time.is_empty());
     for row in rows {
         let Row {
             size,
@@ -369,7 +384,9 @@ fn draw(rows: Vec<Row>, options: TableOptions) -> String {
             time,
             place,
         } = row;
-        table.add_row([size, count, memory, time, place]);
+        let time = has_times.then_some(time);
+        let before = [size, count, memory].into_iter();
+        table.add_row(before.chain(time).chain([place]));
     }
     for column in table.column_iter_mut().take(2) {
         column.set_cell_alignment(CellAlignment::Right);

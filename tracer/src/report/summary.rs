@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Failure, Leak, OriginTotal, Peak, ProgramMemory, StackSummary, Temporary};
+use super::{
+    Change, Failure, Leak, MarkSummary, OriginTotal, Peak, ProgramMemory, SinceMark, StackSummary,
+    Temporary,
+};
 use crate::{
     ledger::{BufferType, DeviceKind, Exit, Layout, Nanoseconds},
     origin::Origin,
@@ -26,10 +29,14 @@ pub struct Summary {
     /// How long the trace lasted.
     pub duration_ns: u64,
     pub events: Events,
+    /// The moments that somebody marked, in order.
+    pub marks: Vec<MarkSummary>,
     /// By pid; those that had the same pid one after another in that order.
     pub processes: Vec<ProcessSummary>,
     /// Those that couldn't be traced, by pid.
     pub untraced: Vec<Untraced>,
+    /// What has changed since an earlier trace; `None` if none was given.
+    pub change: Option<Change>,
 }
 
 /// A process that couldn't be traced, though it was meant.
@@ -127,6 +134,8 @@ pub struct ProcessSummary {
     pub program_memory: Option<ProgramMemory>,
     /// The first allocations that failed; `failed_allocations` counts all.
     pub failures: Vec<Failure>,
+    /// What has changed since each mark that it hadn't ended by.
+    pub since_marks: Vec<SinceMark>,
     /// What others refer to by `stack`, by id.
     pub stacks: Vec<StackSummary>,
     pub bulk_frees: u64,

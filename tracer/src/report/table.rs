@@ -8,8 +8,10 @@ use comfy_table::{
     TableStyle, Width,
 };
 
+use super::change_text::put_change;
 use super::programs_table::in_l1;
 use super::sections::{held_for, put_sections};
+use super::since_text::put_since_last;
 use super::words::{BOLD, RED, bytes, count, duration, ids, number, printable, styled, wrapped};
 use super::{Attached, DeviceSummary, ProcessSummary, Summary};
 use crate::ledger::{DeviceKind, Exit};
@@ -35,6 +37,7 @@ pub fn table(summary: &Summary, options: TableOptions) -> String {
     let mut text = String::new();
     for process in &summary.processes {
         put_process(&mut text, process, options);
+        put_since_last(&mut text, summary, process, options);
         text.push('\n');
     }
     for untraced in &summary.untraced {
@@ -46,6 +49,9 @@ pub fn table(summary: &Summary, options: TableOptions) -> String {
     }
     if summary.processes.is_empty() {
         text.push_str("No process was traced.\n");
+    }
+    if let Some(change) = &summary.change {
+        put_change(&mut text, change, options);
     }
     text.push_str(&events(summary, options));
     text.push('\n');

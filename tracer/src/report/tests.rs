@@ -1,6 +1,7 @@
 //! The sample summaries that the writers are tested on, and what makes a summary.
 
 mod by_stack;
+mod change;
 mod destination;
 mod line;
 mod schema;
@@ -30,6 +31,7 @@ fn facts(processes: Vec<ProcessFacts>) -> Facts {
         duration: Duration::from_millis(1500),
         processes,
         untraced: vec![],
+        every_stack: false,
         stacks_skipped: 0,
     }
 }

@@ -2,17 +2,17 @@
 
 mod merge;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use merge::{NativeFrame, merge};
 
 /// A stack of one process; equal stacks have one id. What it stands for is a [`Stack`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct StackId(pub u32);
 
 /// Which language a frame is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FrameKind {
     Python,
@@ -20,7 +20,7 @@ pub enum FrameKind {
 }
 
 /// One call.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Frame {
     pub kind: FrameKind,
     /// A Python function's qualified name where its CPython has one, else its name; a demangled C++
@@ -38,7 +38,7 @@ pub struct Frame {
 }
 
 /// A call stack, the innermost frame first.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Stack {
     pub frames: Vec<Frame>,
     /// Why frames are missing behind the last one; `None` where the stack is whole.

@@ -1,7 +1,8 @@
 """The program that `cargo xtask bench` measures: loop.py CLUSTER.yaml LIBTT_METAL.
 
 Says "ready" once the device is open. For each line with a number N on stdin it allocates and frees
-N tensors and answers with the nanoseconds that each took.
+N tensors and answers with the nanoseconds that each took. For a line with two, N and RATE, it makes
+RATE of them a second, and answers with the nanoseconds that all took.
 """
 
 import ctypes
@@ -34,8 +35,22 @@ def run(count):
     return (time.perf_counter_ns() - start) / count
 
 
+def run_steadily(count, rate):
+    empty, deallocate = ttnn.empty, ttnn.deallocate
+    shape, dtype, layout = (1, 1, 32, 32), ttnn.bfloat16, ttnn.TILE_LAYOUT
+    start = time.perf_counter_ns()
+    for number in range(count):
+        due = start + number * 1_000_000_000 // rate
+        while time.perf_counter_ns() < due:
+            pass
+        deallocate(empty(shape, dtype, layout, device))
+    return time.perf_counter_ns() - start
+
+
 gc.disable()
 answers.write("ready\n")
 for line in sys.stdin:
-    answers.write(f"{run(int(line))}\n")
+    numbers = [int(word) for word in line.split()]
+    answer = run(*numbers) if len(numbers) == 1 else run_steadily(*numbers)
+    answers.write(f"{answer}\n")
 ttnn.close_device(device)

@@ -89,8 +89,18 @@ impl Looper {
 
     /// Allocates and frees `count` tensors; nanoseconds for each.
     pub fn run(&mut self, count: u32) -> Result<f64> {
+        self.ask(&count.to_string())
+    }
+
+    /// Allocates and frees `count` tensors, `rate` of them a second; seconds for all.
+    pub fn run_steadily(&mut self, count: u64, rate: u64) -> Result<f64> {
+        let nanoseconds = self.ask(&format!("{count} {rate}"))?;
+        Ok(nanoseconds / 1e9)
+    }
+
+    fn ask(&mut self, line: &str) -> Result<f64> {
         let commands = self.commands.as_mut().context("no stdin")?;
-        writeln!(commands, "{count}").context("the measured process has ended")?;
+        writeln!(commands, "{line}").context("the measured process has ended")?;
         let answer = self.answer()?;
         answer
             .parse()

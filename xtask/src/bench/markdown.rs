@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use super::{
     Events, Measured, Options, Way,
     statistics::{Quartiles, Spread, median},
+    steady::{RATE, SECONDS, Steady},
     walk::Walk,
 };
 use crate::sh;
@@ -14,7 +15,12 @@ use crate::sh;
 /// "What tracing adds is at most so many times what as many empty probe hits add."
 const LIMIT: f64 = 1.6;
 
-pub fn document(measured: &[Measured], walks: &[Walk], options: &Options) -> Result<String> {
+pub fn document(
+    measured: &[Measured],
+    steady: &[Steady],
+    walks: &[Walk],
+    options: &Options,
+) -> Result<String> {
     let mut text = String::from(
         "# What tracing costs\n\n\
          Microseconds per `ttnn.empty` + `ttnn.deallocate` of a `[1, 1, 32, 32]` bfloat16 tile tensor \
@@ -40,10 +46,68 @@ pub fn document(measured: &[Measured], walks: &[Walk], options: &Options) -> Res
         text.push('\n');
         text.push_str(&table(release)?);
     }
+    if !steady.is_empty() {
+        text.push('\n');
+        text.push_str(&steady_load(steady)?);
+    }
     if !walks.is_empty() {
         text.push_str(&attachments(walks, options)?);
     }
     Ok(text)
+}
+
+const STEADY_LOAD: &str = "## A steady load\n";
+
+/// Whether everything comes through.
+fn steady_load(steady: &[Steady]) -> Result<String> {
+    let mut text = format!(
+        "{STEADY_LOAD}\n\
+         One process allocates and frees {RATE} tensors a second for {SECONDS} s, evenly, under \
+         `tt-memtrace attach` (`--stacks full`). The limit that the project sets itself is that no event \
+         is lost. Made by `cargo xtask bench --only-steady`, which writes this section alone, on {}, {} CPUs.\n\n\
+         | ttnn | allocations a second | events | lost | stacks skipped | load average before |\n\
+         |---|---|---|---|---|---|\n",
+        today()?,
+        thread::available_parallelism().map_or(0, usize::from),
+    );
+    for Steady {
+        release,
+        rate,
+        load,
+        events,
+    } in steady
+    {
+        let Events {
+            received,
+            lost,
+            stacks_skipped,
+        } = events;
+        writeln!(
+            text,
+            "| {release} | {rate:.0} | {received} | {lost} | {stacks_skipped} | {load:.1} |"
+        )?;
+    }
+    Ok(text)
+}
+
+/// The document with another section on the steady load: where there is one, else before that on attaching, else at
+/// the end.
+pub fn with_steady_load(document: &str, steady: &[Steady]) -> Result<String> {
+    let section = steady_load(steady)?;
+    let next = |from: usize| {
+        let next = document[from..].find("\n## ");
+        next.map_or(document.len(), |at| from + at + 1)
+    };
+    let (start, end) = match document.find(STEADY_LOAD) {
+        Some(start) => (start, next(start)),
+        None => {
+            let start = document.find("## Attaching").unwrap_or(document.len());
+            (start, start)
+        }
+    };
+    let (before, after) = (&document[..start], &document[end..]);
+    let gap = if after.is_empty() { "" } else { "\n" };
+    Ok(format!("{before}{section}{gap}{after}"))
 }
 
 /// What attaching and detaching take.
@@ -219,9 +283,44 @@ fn machine() -> Result<[String; 4]> {
         format!("Kernel {}", kernel.trim()),
         format!("CPU {model}, {count} of them for us"),
         bpftrace,
-        format!(
-            "Date {}",
-            sh::output(Command::new("date").args(["-u", "+%F"]))?
-        ),
+        format!("Date {}", today()?),
     ])
+}
+
+fn today() -> Result<String> {
+    sh::output(Command::new("date").args(["-u", "+%F"]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_section_on_the_steady_load_takes_the_place_of_the_one_before() {
+        let steady = |rate| {
+            [Steady {
+                release: "0.81.1".to_owned(),
+                rate,
+                load: 0.5,
+                events: Events::default(),
+            }]
+        };
+        let document =
+            "# What tracing costs\n\n## ttnn\n\ntable\n\n## Attaching and detaching\n\nmore\n";
+        let once = with_steady_load(document, &steady(1.0)).expect("a document");
+        let twice = with_steady_load(&once, &steady(2.0)).expect("a document");
+        assert!(once.contains("| 0.81.1 | 1 |") && twice.contains("| 0.81.1 | 2 |"));
+        assert_eq!(twice.replace("| 0.81.1 | 2 |", "| 0.81.1 | 1 |"), once);
+        let section = once.find("## A steady load").expect("a section");
+        assert_eq!(
+            format!(
+                "{}{}",
+                &once[..section],
+                &once[once.find("## Attaching").expect("kept")..]
+            ),
+            document
+        );
+        let last = with_steady_load("# What tracing costs\n\n", &steady(1.0)).expect("a document");
+        assert!(last.ends_with("| 0.5 |\n"), "{last}");
+    }
 }

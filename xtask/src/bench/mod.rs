@@ -10,6 +10,7 @@
 mod looper;
 mod markdown;
 mod statistics;
+mod steady;
 mod tracer;
 mod walk;
 
@@ -51,6 +52,9 @@ pub struct Options {
     /// Measure only these.
     #[arg(long)]
     only_attachments: bool,
+    /// Measure a steady load only, and write that section.
+    #[arg(long, conflicts_with = "only_attachments")]
+    only_steady: bool,
     /// Print the table only.
     #[arg(long)]
     dry_run: bool,
@@ -137,12 +141,28 @@ pub fn main(progress: &Progress, options: &Options) -> Result<()> {
         Some(program::tracer(progress)?)
     };
     let environments = ttnn::prepare(progress, &python, &RELEASES[..2])?;
-    progress.step("bpftrace", |step| sh::apt_install(step, &["bpftrace"]))?;
     if !sh::is_root()? {
         println!("Tracing needs root: the tracers run by sudo, which may ask for your password.");
     }
-
     let dir = sh::target_dir().join("bench");
+    let mut steady = Vec::new();
+    if let Some(tracer) = tracer.as_deref().filter(|_| !options.only_attachments) {
+        for environment in &environments {
+            let name = format!("steady load on ttnn {}", environment.version);
+            let dir = dir.join("steady");
+            steady.push(progress.step(&name, |_| steady::measure(environment, tracer, &dir))?);
+        }
+    }
+    let file = sh::root().join("docs/benchmark.md");
+    if options.only_steady {
+        sh::give_back(std::slice::from_ref(&dir))?;
+        let document =
+            fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
+        let text = markdown::with_steady_load(&document, &steady)?;
+        return publish(&text, &file, options.dry_run);
+    }
+    progress.step("bpftrace", |step| sh::apt_install(step, &["bpftrace"]))?;
+
     let mut measured = Vec::new();
     let mut walks = Vec::new();
     if let Some(tracer) = &tracer {
@@ -170,12 +190,17 @@ pub fn main(progress: &Progress, options: &Options) -> Result<()> {
         measured.push(result?);
     }
 
-    let text = markdown::document(&measured, &walks, options)?;
-    if options.dry_run || options.without_tracer || options.only_attachments {
+    let text = markdown::document(&measured, &steady, &walks, options)?;
+    let is_part = options.dry_run || options.without_tracer || options.only_attachments;
+    publish(&text, &file, is_part)
+}
+
+/// Prints what was measured, and writes it.
+fn publish(text: &str, file: &Path, dry_run: bool) -> Result<()> {
+    if dry_run {
         println!("{text}");
     } else {
-        let file = sh::root().join("docs/benchmark.md");
-        fs::write(&file, &text).with_context(|| format!("write {}", file.display()))?;
+        fs::write(file, text).with_context(|| format!("write {}", file.display()))?;
         println!("{text}\nwritten to {}", file.display());
     }
     Ok(())

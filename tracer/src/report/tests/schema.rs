@@ -52,6 +52,7 @@ fn every_summary_satisfies_the_schema() {
         two_chips_summary(),
         troubled_summary(),
         by_stack::model_summary(),
+        change::changed_summary(),
         one_chip,
         empty,
         bare,
@@ -91,7 +92,11 @@ fn a_field_that_a_later_version_adds_satisfies_the_schema() {
 
 /// A summary with what is at `pointer` replaced: the first that has such a thing.
 fn with(pointer: &str, replacement: Value) -> Value {
-    for summary in [two_chips_summary(), by_stack::model_summary()] {
+    for summary in [
+        two_chips_summary(),
+        by_stack::model_summary(),
+        change::changed_summary(),
+    ] {
         let mut value = json_of(&summary);
         if let Some(there) = value.pointer_mut(pointer) {
             *there = replacement;

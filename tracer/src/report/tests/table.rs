@@ -3,7 +3,7 @@
 use super::*;
 use crate::stack::StackId;
 
-fn plain(summary: &Summary) -> String {
+pub fn plain(summary: &Summary) -> String {
     table(summary, TableOptions::default())
 }
 

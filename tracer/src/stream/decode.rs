@@ -92,7 +92,7 @@ pub struct Planned {
 
 #[derive(Debug)]
 enum Known {
-    Buffers(KnownPoint),
+    Buffers(Box<KnownPoint>),
     Programs(Box<ProgramPlan>),
 }
 
@@ -125,10 +125,8 @@ impl Stream {
         for point in &abi.points {
             let plan = plan(abi, point, (self.points.len() + points.len()) as u32)?;
             planned.captures.push((point.file_offset, plan.capture));
-            points.push(Known::Buffers(KnownPoint {
-                kind: point.kind,
-                plan,
-            }));
+            let kind = point.kind;
+            points.push(Known::Buffers(Box::new(KnownPoint { kind, plan })));
         }
         if let Some(programs) = programs.filter(|_| self.lists < MAX_LISTS) {
             for point in &programs.points {

@@ -319,7 +319,7 @@ impl ProgramPlan {
         &self,
         fields: &Fields<'_>,
         pid: u32,
-        elements: &[Box<SentElement>],
+        elements: &[SentElement],
         devices: &mut HashMap<(u32, u64), Device>,
     ) -> Result<ProgramEventKind, DecodeError> {
         let program = ProgramPointer(fields.get(&word(SENT_AT))?);
@@ -558,7 +558,7 @@ fn core_range(bytes: &[u8]) -> Result<CoreRange, DecodeError> {
 
 /// The elements that came and whose object's own record hasn't yet, by thread.
 #[derive(Debug, Default)]
-pub(super) struct Elements(HashMap<u32, (u64, Vec<Box<SentElement>>)>);
+pub(super) struct Elements(HashMap<u32, (u64, Vec<SentElement>)>);
 
 impl Elements {
     /// Keeps an element until the record comes that it belongs to.
@@ -567,7 +567,7 @@ impl Elements {
         let header = read_header(record).filter(|_| record.len() == size_of::<Element>());
         let header = header.ok_or(length)?;
         let at = |offset: usize, len: usize| number(&record[offset..offset + len]);
-        let element = Box::new(SentElement {
+        let element = SentElement {
             object: at(std::mem::offset_of!(Element, object), 8),
             list: at(std::mem::offset_of!(Element, list), 4) as u32,
             faults: header.faults,
@@ -575,7 +575,7 @@ impl Elements {
             bytes: record[HEAD..]
                 .try_into()
                 .map_err(|_| DecodeError::Length(record.len()))?,
-        });
+        };
         let (time, kept) = self.0.entry(header.tid).or_default();
         if *time != header.time_ns {
             *time = header.time_ns;
@@ -587,7 +587,7 @@ impl Elements {
     }
 
     /// Those of a hit.
-    pub fn take(&mut self, tid: u32, time_ns: u64) -> Vec<Box<SentElement>> {
+    pub fn take(&mut self, tid: u32, time_ns: u64) -> Vec<SentElement> {
         let taken = self.0.remove(&tid).filter(|(time, _)| *time == time_ns);
         taken.map(|(_, kept)| kept).unwrap_or_default()
     }

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use tt_memtrace_tests::{
-    Cluster, Process, ProcessSummary, Release, Tracer, Ttnn, WorkDir, for_each_release, shm, text,
-    unsigned,
+    Cluster, Process, ProcessSummary, Release, Tracer, Ttnn, WorkDir, events_named,
+    for_each_release, shm, text, unsigned,
 };
 
 for_each_release!(
@@ -263,6 +263,20 @@ fn a_cleared_cache_takes_nothing(release: Release) {
 
     let summary = dir.summary();
     let process = summary.expect_complete().only_process();
+    // Each event has its line; what has changed nothing has none.
+    let events = dir.events();
+    let programs_of = |name: &str| -> BTreeSet<u64> {
+        let events = events_named(&events, name);
+        events
+            .iter()
+            .map(|event| unsigned(event, "program"))
+            .collect()
+    };
+    let laid_out: BTreeSet<u64> = (1..=memory(process)["laid_out"].as_u64().unwrap_or(0)).collect();
+    assert_eq!(programs_of("program_laid_out"), laid_out);
+    assert_eq!(programs_of("program_ended"), laid_out);
+    let dispatches = events_named(&events, "program_dispatched").len() as u64;
+    assert_eq!(dispatches, unsigned(memory(process), "dispatches"));
     assert_eq!(memory(process)["programs"], json!([]));
     assert_eq!(memory(process)["ended"], memory(process)["laid_out"]);
     let mesh = device(process, "mesh", unsigned(&said, "mesh"));

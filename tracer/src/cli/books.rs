@@ -196,7 +196,10 @@ impl Books {
 
     /// Enters an event of a program.
     pub fn apply_to_programs(&mut self, event: &ProgramEvent) {
-        self.ledger.apply_to_programs(event);
+        let effect = self.ledger.apply_to_programs(event);
+        let process = self.ledger.process(event.pid);
+        let program = |key| process?.programs().program(key);
+        self.output.program_event(event, effect, program);
     }
 
     /// Enters what processes held before they were traced. `events`: what happened since the probes

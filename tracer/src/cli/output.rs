@@ -12,7 +12,10 @@ use super::{
     failure::{Failure, Kind},
 };
 use crate::{
-    ledger::{Event, Mark, Outcome},
+    ledger::{
+        Event, Mark, Outcome, ProgramEffect, ProgramEvent,
+        programs::{Program, ProgramKey},
+    },
     report::{
         self, Change, Earlier, Summary, TableOptions, check_writable, open_lines, write_json,
         write_json_to,
@@ -83,6 +86,19 @@ impl Output {
     /// Writes an event's lines to the log.
     pub fn event(&mut self, event: &Event, outcome: &Outcome) {
         self.log(|writer| report::write_lines(writer, event, outcome));
+    }
+
+    /// Writes the line of a program's event to the log, if it has one.
+    pub fn program_event<'a>(
+        &mut self,
+        event: &ProgramEvent,
+        effect: ProgramEffect,
+        program: impl FnOnce(ProgramKey) -> Option<&'a Program>,
+    ) {
+        self.log(|writer| {
+            let line = report::EventLine::of_program(event, effect, program);
+            line.map_or(Ok(()), |line| report::write_line(writer, &line))
+        });
     }
 
     /// Writes a mark's line to the log.

@@ -49,7 +49,7 @@ pub use failed::FailedAllocation;
 pub use mark::{Mark, Since};
 pub use outcome::{Birth, Effect, LiveBuffer, Outcome};
 pub use process::{Counters, End, Kin, Process};
-pub use programs::{ProcessPrograms, ProgramEvent};
+pub use programs::{ProcessPrograms, ProgramEffect, ProgramEvent};
 
 /// One process: a pid may mean several, one after another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -127,12 +127,10 @@ impl Ledger {
     }
 
     /// Enters an event of a program. A process that has ended has none.
-    pub fn apply_to_programs(&mut self, event: &ProgramEvent) {
+    pub fn apply_to_programs(&mut self, event: &ProgramEvent) -> ProgramEffect {
         let id = self.id(event.pid);
-        self.processes
-            .entry(id)
-            .or_default()
-            .apply_to_programs(event);
+        let process = self.processes.entry(id).or_default();
+        process.apply_to_programs(event)
     }
 
     /// The process that a pid means: the last that was traced, or the first that may be.

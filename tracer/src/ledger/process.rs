@@ -8,7 +8,7 @@ use super::mark::{Marks, Since};
 use super::{
     AllocatorPointer, Birth, Buffer, BufferType, Device, DeviceAccount, DeviceKind, Effect, Event,
     EventKind, Exit, LiveBuffer, Nanoseconds, ObjectPointer, Outcome, Ownership, ProcessId,
-    ProcessPrograms, ProgramEvent, Source, Tally,
+    ProcessPrograms, ProgramEffect, ProgramEvent, Source, Tally,
 };
 
 /// How often what happened, in one process.
@@ -159,9 +159,9 @@ impl Process {
         &self.programs
     }
 
-    pub(super) fn apply_to_programs(&mut self, event: &ProgramEvent) {
+    pub(super) fn apply_to_programs(&mut self, event: &ProgramEvent) -> ProgramEffect {
         if self.end.is_some() {
-            return;
+            return ProgramEffect::AfterExit;
         }
         let all = self.devices.all();
         let members = |device| {
@@ -173,7 +173,7 @@ impl Process {
         // A process that has one mesh dispatches to that.
         let mut meshes = all.keys().filter(|device| device.kind == DeviceKind::Mesh);
         let only = meshes.next().copied().filter(|_| meshes.next().is_none());
-        self.programs.apply(event, &members, only);
+        self.programs.apply(event, &members, only)
     }
 
     /// How often what happened.

@@ -7,7 +7,8 @@ use serde::Serialize;
 use crate::{
     ledger::{
         Buffer, BufferType, Device, DeviceKind, Effect, Event, EventKind, Exit, Layout, LiveBuffer,
-        Mark, Nanoseconds, Outcome, Ownership,
+        Mark, Nanoseconds, Outcome, Ownership, ProgramEffect, ProgramEvent,
+        programs::{Program, ProgramKey},
     },
     stack::StackId,
 };
@@ -29,6 +30,10 @@ pub enum EventName {
     Exec,
     Exit,
     Lost,
+    /// A program has places in L1, for the first time or others than before.
+    ProgramLaidOut,
+    ProgramDispatched,
+    ProgramEnded,
     Mark,
 }
 
@@ -101,6 +106,27 @@ pub enum Detail {
     },
     /// Of `exit`: how, or `null` if nobody knows.
     Exit { exit: Option<Exit> },
+    /// Of `program_laid_out`.
+    Layout {
+        /// The program's `number` in the summary.
+        program: u64,
+        /// TT-Metal's own number.
+        id: u64,
+        /// The device; `null` if that isn't known.
+        device_id: Option<u32>,
+        device_kind: Option<DeviceKind>,
+        /// What it takes of L1 when it is dispatched, on all cores.
+        bytes: u64,
+        /// On how many.
+        cores: u64,
+        /// Where the thread was, as of a birth.
+        stack: Option<StackId>,
+    },
+    /// Of `program_dispatched` and `program_ended`.
+    Program {
+        /// Its `number`; `null` if nobody saw it laid out.
+        program: Option<u64>,
+    },
     /// Of `lost`: how many events were not recorded since the last such line.
     Lost { count: u64 },
     /// Of `mark`.
@@ -130,6 +156,51 @@ pub struct BufferDetail {
 }
 
 impl EventLine {
+    /// The line for an event of a program and what the ledger said of it; none where nothing has
+    /// changed. `program`: finds one that has not ended.
+    pub fn of_program<'a>(
+        event: &ProgramEvent,
+        effect: ProgramEffect,
+        program: impl FnOnce(ProgramKey) -> Option<&'a Program>,
+    ) -> Option<Self> {
+        let number = |ProgramKey(number)| number;
+        let (name, detail) = match effect {
+            ProgramEffect::LaidOut(key) => {
+                let of = program(key)?;
+                let device = of.layout.device;
+                let detail = Detail::Layout {
+                    program: number(key),
+                    id: of.layout.id,
+                    device_id: device.map(|device| device.id),
+                    device_kind: device.map(|device| device.kind),
+                    bytes: of.bytes(),
+                    cores: of.cores(),
+                    stack: of.stack,
+                };
+                (EventName::ProgramLaidOut, detail)
+            }
+            ProgramEffect::Dispatched(key) => {
+                let program = key.map(number);
+                (EventName::ProgramDispatched, Detail::Program { program })
+            }
+            ProgramEffect::Ended(Some(key)) => {
+                let program = Some(number(key));
+                (EventName::ProgramEnded, Detail::Program { program })
+            }
+            ProgramEffect::AsBefore(_) | ProgramEffect::Ended(None) | ProgramEffect::AfterExit => {
+                return None;
+            }
+        };
+        Some(Self {
+            event: name,
+            time_ns: event.time,
+            pid: event.pid,
+            tid: event.tid,
+            note: None,
+            detail,
+        })
+    }
+
     /// The lines for an event and what the ledger said of it: first the ends that it proves, then
     /// the event itself. Adding up the lines gives the ledger's totals.
     pub fn all(event: &Event, outcome: &Outcome) -> Vec<Self> {

@@ -38,6 +38,21 @@ pub enum ProgramEventKind {
     Ended(ProgramPointer),
 }
 
+/// What an event of a program turned out to mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProgramEffect {
+    /// It has places, for the first time or others than before.
+    LaidOut(ProgramKey),
+    /// It has the places that it had.
+    AsBefore(ProgramKey),
+    /// It lies where it was laid out to; `None`: nobody knows where.
+    Dispatched(Option<ProgramKey>),
+    /// It takes nothing any more; `None`: it was never laid out.
+    Ended(Option<ProgramKey>),
+    /// The event came after its process's end and was not applied.
+    AfterExit,
+}
+
 /// One thing that happened to a program, in one thread of one process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProgramEvent {

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::super::{Device, DeviceKind, Nanoseconds};
 use super::{
-    Core, L1Account, LaidOut, Layout, ProgramEvent, ProgramEventKind, ProgramPointer, Region,
+    Core, L1Account, LaidOut, Layout, ProgramEffect, ProgramEvent, ProgramEventKind,
+    ProgramPointer, Region,
 };
 use crate::stack::StackId;
 
@@ -101,7 +102,7 @@ impl ProcessPrograms {
         event: &ProgramEvent,
         members: &dyn Fn(Device) -> BTreeSet<u32>,
         only: Option<Device>,
-    ) {
+    ) -> ProgramEffect {
         self.counters.received += 1;
         match &event.kind {
             ProgramEventKind::LaidOut(layout) => self.lay_out(layout, event),
@@ -117,14 +118,15 @@ impl ProcessPrograms {
                         event,
                     );
                 }
-                self.dispatch(*program, members, event.time);
+                ProgramEffect::Dispatched(self.dispatch(*program, members, event.time))
             }
             ProgramEventKind::Ended(program) => {
-                // Many a program ends that was never laid out.
-                if let Some(ended) = self.programs.remove(program) {
+                let ended = self.programs.remove(program).map(|program| program.key);
+                if let Some(ended) = ended {
                     self.counters.ended += 1;
-                    self.end(&|key| key == ended.key);
+                    self.end(&|key| key == ended);
                 }
+                ProgramEffect::Ended(ended)
             }
         }
     }
@@ -145,26 +147,28 @@ impl ProcessPrograms {
         self.end(&|_| true);
     }
 
-    fn lay_out(&mut self, layout: &Layout, event: &ProgramEvent) {
+    fn lay_out(&mut self, layout: &Layout, event: &ProgramEvent) -> ProgramEffect {
         self.counters.incomplete += u64::from(!layout.complete);
         if let Some(program) = self.programs.get_mut(&layout.program) {
+            let key = program.key;
+            if program.layout == *layout {
+                return ProgramEffect::AsBefore(key);
+            }
             if program.layout.id == layout.id {
-                if program.layout != *layout {
-                    program.needs = layout.by_core(None);
-                    program.layout = layout.clone();
-                    program.laid_out_at = event.time;
-                    // What lies on the cores stays there until the next dispatch.
-                    let accounts = self.accounts.values_mut();
-                    accounts.for_each(L1Account::expect_change);
-                }
-                return;
+                program.needs = layout.by_core(None);
+                program.layout = layout.clone();
+                program.laid_out_at = event.time;
+                // What lies on the cores stays there until the next dispatch.
+                let accounts = self.accounts.values_mut();
+                accounts.for_each(L1Account::expect_change);
+                return ProgramEffect::LaidOut(key);
             }
             // Another one at the same address proves that the end of the first was lost.
-            let gone = program.key;
             self.counters.ended += 1;
-            self.end(&|key| key == gone);
+            self.end(&|of| of == key);
         }
         self.counters.laid_out += 1;
+        let key = ProgramKey(self.counters.laid_out);
         self.programs.insert(
             layout.program,
             Program {
@@ -175,9 +179,10 @@ impl ProcessPrograms {
                 laid_out_at: event.time,
                 dispatches: 0,
                 dispatched_at: None,
-                key: ProgramKey(self.counters.laid_out),
+                key,
             },
         );
+        ProgramEffect::LaidOut(key)
     }
 
     fn dispatch(
@@ -185,16 +190,16 @@ impl ProcessPrograms {
         program: ProgramPointer,
         members: &dyn Fn(Device) -> BTreeSet<u32>,
         at: Nanoseconds,
-    ) {
+    ) -> Option<ProgramKey> {
         let Some(program) = self.programs.get_mut(&program) else {
             self.counters.unknown_dispatches += 1;
-            return;
+            return None;
         };
         program.dispatches += 1;
         program.dispatched_at = Some(at);
         let Some(device) = program.layout.device else {
             self.counters.unknown_dispatches += 1;
-            return;
+            return None;
         };
         let chips = members(device).into_iter().map(|id| Device {
             kind: DeviceKind::Chip,
@@ -204,6 +209,12 @@ impl ProcessPrograms {
             let account = self.accounts.entry(device).or_default();
             account.dispatch(program.key, &program.needs, at);
         }
+        Some(program.key)
+    }
+
+    /// The program that is known by a key, if it has not ended.
+    pub fn program(&self, key: ProgramKey) -> Option<&Program> {
+        self.programs.values().find(|program| program.key == key)
     }
 
     fn end(&mut self, ends: &dyn Fn(ProgramKey) -> bool) {

@@ -19,11 +19,15 @@ use super::reading::{Places, Subject};
 use crate::{
     baseline::Reading,
     ledger::{Event, EventKind},
-    target::{self, FileId},
+    target::{self, FileId, Threads},
 };
 
-/// So long after the probes are on, whatever a thread was in the middle of then is over.
+/// So long after the probes are on, whatever a thread was in the middle of then is over; unless it was
+/// kept waiting for a processor.
 const SETTLED: Duration = Duration::from_millis(100);
+
+/// Nobody is waited for longer than that.
+const SETTLED_AT_LAST: Duration = Duration::from_secs(3);
 
 /// So long the end of a trace waits for the heap to be searched.
 const LAST_WAIT: Duration = Duration::from_secs(1);
@@ -49,6 +53,8 @@ struct Wanted {
     subject: Subject,
     places: Places,
     since: Instant,
+    /// That ran then.
+    threads: Threads,
 }
 
 /// A heap that is searched.
@@ -92,6 +98,7 @@ impl Before {
     fn read_next(&mut self, subject: Subject, places: Places) {
         self.held.insert(subject.file.pid);
         self.next.push(Wanted {
+            threads: Threads::of(subject.file.pid),
             subject,
             places,
             since: Instant::now(),
@@ -244,16 +251,21 @@ impl Wanted {
             subject,
             places,
             since,
+            threads,
         } = self;
         let pid = subject.file.pid;
+        let have_gone_on = || since.elapsed() >= SETTLED_AT_LAST || threads.have_gone_on(pid);
         let readings = subject.read_by(&places, |reader| {
-            let is_settled = since.elapsed() >= SETTLED;
+            let is_settled = since.elapsed() >= SETTLED && have_gone_on();
             let early = reader.read();
             // What is odd may be in the middle of something.
             if is_settled && early.survey.odd.is_empty() {
                 return (early.clone(), early, reader.places().to_vec());
             }
             thread::sleep(SETTLED.saturating_sub(since.elapsed()));
+            while !have_gone_on() {
+                thread::sleep(LOOK);
+            }
             let late = reader.read_after(&early);
             let late = if target::is_alive(pid) {
                 late

@@ -8,6 +8,7 @@ mod memory;
 mod pagemap;
 mod reach;
 mod search;
+mod threads;
 
 pub use error::TargetError;
 pub use find::{Candidate, candidates, find_by_name};
@@ -16,6 +17,7 @@ pub use mapping::{
     wheel_release,
 };
 pub use memory::ProcessMemory;
+pub use threads::Threads;
 
 use procfs::process::Process;
 

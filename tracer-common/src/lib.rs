@@ -108,7 +108,17 @@ pub struct Capture {
     /// With [`stack::LEADER`] and [`stack::FOLLOWER`]: where in the workspace the word stands that tells
     /// which followers are a leader's. A multiple of 8.
     pub stack_word: u32,
-    pub reserved: u32,
+    /// A number of [`wake`]: which records the reader is woken for.
+    pub wake: u32,
+}
+
+/// Values of [`Capture::wake`]. A short record never wakes.
+pub mod wake {
+    pub const NEVER: u32 = 0;
+    /// One of an object that is new to a place of the table of known objects which was empty: of that it
+    /// can't be many.
+    pub const FIRST: u32 = 1;
+    pub const ALWAYS: u32 = 2;
 }
 
 /// Values of [`Capture::stack`].

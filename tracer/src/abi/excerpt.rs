@@ -13,12 +13,13 @@ use super::{
     AbiError,
     call::MOST_FOLLOWED,
     derive::ALLOCATORS,
+    free_list,
     image::{Function, Image, Pointee},
     names,
 };
 
 /// Member functions that a derivation may ask, by class.
-const ASKED: [(&str, &[&str]); 7] = [
+const ASKED: [(&str, &[&str]); 8] = [
     (
         "Buffer",
         &[
@@ -61,6 +62,10 @@ const ASKED: [(&str, &[&str]); 7] = [
     ("distributed::MeshDevice", &["id"]),
     ("distributed::MeshDeviceImpl", &["id"]),
     (ALLOCATORS[0], &["deallocate_buffer", "deallocate_buffers"]),
+    (
+        free_list::CLASS,
+        &["allocate", "allocate_at_address", "allocate_in_block"],
+    ),
 ];
 
 /// Classes whose vtables are looked at, and how much of them.

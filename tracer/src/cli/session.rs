@@ -22,6 +22,7 @@ use super::{
     meshes::Meshes,
     output::Output,
     reading::Subject,
+    spaces::Spaces,
     stacks::Stacks,
 };
 use crate::{
@@ -50,6 +51,7 @@ pub struct Session {
     libraries: Libraries,
     before: Before,
     banks: Banks,
+    spaces: Spaces,
     stacks: Stacks,
     meshes: Meshes,
     stream: Stream,
@@ -128,6 +130,7 @@ impl Session {
             libraries,
             before: Before::default(),
             banks: Banks::default(),
+            spaces: Spaces::default(),
             stacks: Stacks::new(stacks),
             meshes: Meshes::default(),
             stream: Stream::new(started_ns),
@@ -179,6 +182,7 @@ impl Session {
                         code: Arc::clone(traced.code),
                         clock: self.clock,
                     };
+                    self.spaces.want(subject.clone());
                     match attached {
                         Attached::Running => self.before.want(subject),
                         Attached::Start => {
@@ -261,6 +265,7 @@ impl Session {
             books,
             before,
             banks,
+            spaces,
             began,
             libraries,
             stacks,
@@ -276,8 +281,18 @@ impl Session {
         let mut records = Vec::new();
         let until = monotonic_ns() + SKEW_NS;
         kernel.drain(|record| {
-            let decoded = stream.decode(record);
-            records.push((decoded, stream::point(record), stream::stack_state(record)));
+            let mut decoded = stream.decode(record);
+            // Before all else: a process may be about to end.
+            let learnt = match &mut decoded {
+                Ok(Decoded::Memory(event)) => spaces.look(event),
+                _ => None,
+            };
+            records.push((
+                decoded,
+                stream::point(record),
+                stream::stack_state(record),
+                learnt,
+            ));
             stream::time_ns(record).is_none_or(|time| time < until)
         });
         let until = monotonic_ns() + SKEW_NS;
@@ -287,7 +302,7 @@ impl Session {
             }
             stream::time_ns(record).is_none_or(|time| time < until)
         });
-        for (decoded, point, stack) in records {
+        for (decoded, point, stack, learnt) in records {
             match decoded {
                 Ok(Decoded::Memory(event)) => {
                     let event = Event {
@@ -313,6 +328,9 @@ impl Session {
                         };
                         books.has_library(event.pid, attached, known.library.clone(), known.probes);
                     }
+                    if let Some(learnt) = learnt {
+                        books.has_ranges(event.pid, &learnt);
+                    }
                     if let Some(event) = before.hold_back(event) {
                         books.apply(&event);
                     }
@@ -336,6 +354,7 @@ impl Session {
                         before.forget(event.pid);
                         witness.forget(event.pid);
                         stacks.close(event.pid);
+                        spaces.forget(event.pid);
                         meshes.forget(kernel, event.pid)?;
                         deeds.push(Deed::of(event.pid, What::Ended, false));
                     }
@@ -345,6 +364,7 @@ impl Session {
                     before.forget(event.pid);
                     witness.forget(event.pid);
                     stacks.close(event.pid);
+                    spaces.forget(event.pid);
                     meshes.forget(kernel, event.pid)?;
                     began.insert(event.pid, event.time);
                     if let Some(event) = before.hold_back(event) {
@@ -355,6 +375,7 @@ impl Session {
                 Ok(Decoded::Linked { pid, stopped }) => {
                     deeds.push(Deed::of(pid, What::Linked, stopped));
                 }
+                Ok(Decoded::Part) => {}
                 Err(error) => {
                     unread += 1;
                     if *undecodable + unread <= MOST_TOLD {
@@ -368,6 +389,7 @@ impl Session {
         let newly = lost.saturating_sub(self.lost) + unread;
         self.lost = lost;
         if newly > 0 {
+            self.stream.after_loss();
             let (pid, tid) = last.unwrap_or_default();
             self.enter(pid, tid, EventKind::Lost(newly));
         }
@@ -479,6 +501,9 @@ impl Session {
     pub fn finish(mut self) -> Result<(), Failure> {
         self.stop()?;
         self.settle_all();
+        for (pid, learnt) in self.spaces.look_again() {
+            self.books.has_ranges(pid, &learnt);
+        }
         let duration = Duration::from_nanos(self.clock.now().0);
         let mut probes = self.libraries.into_probes();
         probes.append(self.linkers.into_probes());

@@ -28,6 +28,7 @@ mod event;
 mod failed;
 mod outcome;
 mod process;
+mod space;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -43,6 +44,7 @@ pub use event::{
 pub use failed::FailedAllocation;
 pub use outcome::{Birth, Effect, LiveBuffer, Outcome};
 pub use process::{Counters, End, Kin, Process};
+pub use space::{BankRange, Free, Space, Used};
 
 /// One process: a pid may mean several, one after another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -144,6 +146,30 @@ impl Ledger {
     pub fn join(&mut self, pid: u32, mesh: Device, chips: impl IntoIterator<Item = u32>) {
         let id = self.id(pid);
         self.processes.entry(id).or_default().join(mesh, chips);
+    }
+
+    /// Which addresses an allocator of a process can give.
+    pub fn know_range(
+        &mut self,
+        pid: u32,
+        allocator: AllocatorPointer,
+        buffer_type: BufferType,
+        range: BankRange,
+    ) {
+        let process = self.processes.entry(self.id(pid)).or_default();
+        process.know_range(allocator, buffer_type, range);
+    }
+
+    /// Not all that a process holds is known: what is free of its banks isn't, then.
+    pub fn misses_some(&mut self, pid: u32) {
+        let process = self.processes.entry(self.id(pid)).or_default();
+        process.misses_some();
+    }
+
+    /// How much of each bank a process's buffers take turned out to be something else.
+    pub fn forget_lengths(&mut self, pid: u32) {
+        let process = self.processes.entry(self.id(pid)).or_default();
+        process.forget_lengths();
     }
 
     /// A process's object is the copy that a fork made of its parent's, before the tracer came: it

@@ -204,6 +204,7 @@ pub fn failures(process: &Process, origins: &mut Origins<'_>) -> Vec<Failure> {
                 live,
                 largest,
                 rest,
+                ..
             } = failed;
             let memory = buffer.buffer_type;
             Failure {

@@ -55,6 +55,8 @@ pub enum Decoded {
         /// As with [`Self::Executed`].
         stopped: bool,
     },
+    /// Part of an event that is yet to come.
+    Part,
 }
 
 /// Knows every probe point that is on.
@@ -63,6 +65,8 @@ pub struct Stream {
     points: Vec<KnownPoint>,
     /// By process and address: the kernel's side sends of a device that it sent before only that.
     devices: HashMap<(u32, u64), Device>,
+    /// By process and thread: the block that an allocator has taken for the buffer which comes next.
+    blocks: HashMap<(u32, u32), u64>,
     started_at: u64,
 }
 
@@ -78,6 +82,7 @@ impl Stream {
         Self {
             points: Vec::new(),
             devices: HashMap::new(),
+            blocks: HashMap::new(),
             started_at,
         }
     }
@@ -147,7 +152,12 @@ impl Stream {
                     .get(point as usize)
                     .ok_or(DecodeError::Point(point))?;
                 let sent = &record[size_of::<Header>()..];
-                let kind = match (known.kind, sent.len()) {
+                let thread = (header.pid, header.tid);
+                let mut kind = match (known.kind, sent.len()) {
+                    (PointKind::Block, 8) => {
+                        self.blocks.insert(thread, number(sent));
+                        return Ok(Decoded::Part);
+                    }
                     (PointKind::Allocate | PointKind::Create, 8) => return Err(length),
                     (kind, 8) => short(kind, number(sent)),
                     (_, len) if len == known.plan.capture.sent as usize => known.event(
@@ -160,6 +170,11 @@ impl Stream {
                     )?,
                     _ => return Err(length),
                 };
+                if let EventKind::Allocate(buffer) = &mut kind {
+                    // For an empty one the allocator isn't asked.
+                    let block = self.blocks.remove(&thread);
+                    buffer.bytes_per_bank = block.filter(|_| buffer.size > 0);
+                }
                 Ok(Decoded::Memory(Event {
                     pid: header.pid,
                     tid: header.tid,
@@ -178,9 +193,15 @@ impl Stream {
             .map(|((_, pointer), _)| *pointer)
     }
 
+    /// Records were lost: a block may not be that of the buffer which comes next.
+    pub fn after_loss(&mut self) {
+        self.blocks.clear();
+    }
+
     /// A process's objects are gone.
     fn forget(&mut self, pid: u32) {
         self.devices.retain(|(of, _), _| *of != pid);
+        self.blocks.retain(|(of, _), _| *of != pid);
     }
 }
 
@@ -256,6 +277,7 @@ impl KnownPoint {
             buffer_type: BufferType::from_number(buffer_type)
                 .ok_or(DecodeError::BufferType(buffer_type))?,
             layout: Layout::from_number(fields.get(&plan.layout)?),
+            bytes_per_bank: None,
             unique_id: plan
                 .unique_id
                 .as_ref()

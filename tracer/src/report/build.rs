@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use super::grouping::{Origins, failures, leaks, peaks, stacks, temporary, totals};
+use super::maps::maps;
 use super::{
     Attached, Baseline, BufferSummary, Capacity, DeviceSummary, Events, Host, Library,
     MemorySummary, NonOwning, ProcessSummary, SCHEMA_VERSION, Summary, Tool, Untraced, Usage,
@@ -176,6 +177,7 @@ fn process_summary(process: &Process, facts: ProcessFacts, trace: Trace) -> Proc
         },
         leaks: leaks(process, &mut origins, last),
         peaks: peaks(process, &mut origins),
+        maps: maps(process, &mut origins),
         temporary: temporary(process, &mut origins, trace.temporary),
         failures: failures(process, &mut origins),
         stacks: Vec::new(),
@@ -246,6 +248,7 @@ fn buffer(live: &LiveBuffer, origin: Origin) -> BufferSummary {
         page_size: buffer.page_size,
         buffer_type: buffer.buffer_type,
         layout: buffer.layout,
+        bytes_per_bank: buffer.bytes_per_bank,
         device_id: buffer.device.id,
         device_kind: buffer.device.kind,
         unique_id: buffer.unique_id,

@@ -7,11 +7,13 @@
 //! * [`table`] shows it to a person.
 //! * [`EventLine::all`] makes the lines of `--events` from one event and what it did.
 
+mod bars;
 mod build;
 mod by_stack;
 mod destination;
 mod grouping;
 mod line;
+mod maps;
 mod place;
 mod sections;
 mod summary;
@@ -24,6 +26,7 @@ pub use build::{Facts, ProcessFacts};
 pub use by_stack::{Failure, Group, Leak, OriginTotal, Peak, PlacedGroup, StackSummary, Temporary};
 pub use destination::{WriteError, check_writable, open_lines, write_json, write_json_to};
 pub use line::{BufferDetail, Detail, EventLine, EventName, Note, write_lines};
+pub use maps::{Block, BlockBuffer, MapSummary, RoomSummary};
 pub use sections::out_of_memory;
 pub use summary::{
     Attached, Baseline, BufferSummary, Capacity, DeviceSummary, Events, Host, Library,

@@ -8,6 +8,7 @@ use comfy_table::{
     TableStyle, Width,
 };
 
+use super::bars::put_maps;
 use super::sections::{held_for, put_sections};
 use super::words::{BOLD, RED, bytes, count, duration, ids, number, printable, styled, wrapped};
 use super::{Attached, DeviceSummary, ProcessSummary, Summary};
@@ -109,6 +110,7 @@ fn put_process(text: &mut String, process: &ProcessSummary, options: TableOption
             what = "";
         }
     }
+    put_maps(text, process, options);
     put_sections(text, process, options);
 }
 

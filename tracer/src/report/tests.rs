@@ -3,6 +3,7 @@
 mod by_stack;
 mod destination;
 mod line;
+mod maps;
 mod schema;
 mod table;
 

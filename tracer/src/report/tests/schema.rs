@@ -52,6 +52,7 @@ fn every_summary_satisfies_the_schema() {
         two_chips_summary(),
         troubled_summary(),
         by_stack::model_summary(),
+        maps::summary_of(&maps::with_holes()),
         one_chip,
         empty,
         bare,

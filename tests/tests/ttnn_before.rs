@@ -85,6 +85,19 @@ fn five_thousand_buffers_and_the_banks_are_as_the_library_says(release: Release)
         for (name, value) in view.as_object().expect("a view") {
             assert_eq!(&capacity[name], value, "{buffer_type} {name}");
         }
+        // By what lies where, the same.
+        let mut maps = process.0["maps"].as_array().expect("maps").iter();
+        let map = maps.find(|map| map["buffer_type"] == **buffer_type);
+        assert_eq!(map.is_some(), view["allocated_per_bank"] != 0);
+        for name in [
+            "allocated_per_bank",
+            "free_per_bank",
+            "largest_free_per_bank",
+        ] {
+            if let Some(map) = map {
+                assert_eq!(map[name], view[name], "{buffer_type} {name}");
+            }
+        }
     }
 
     // As it goes on.

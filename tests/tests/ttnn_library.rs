@@ -79,6 +79,7 @@ fn every_probe_is_emulated_by_the_kernel(library: Library) {
             ("destroy", "emulated"),
             ("deallocate", "emulated"),
             ("create", "emulated"),
+            ("block", "emulated"),
             ("allocate", "emulated"),
         ]
     );

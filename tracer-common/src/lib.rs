@@ -115,6 +115,9 @@ pub struct Capture {
     pub lists: u32,
     /// A number of [`lists`]: whether these are sent, too.
     pub lists_when: u32,
+    /// A number of [`wake`]: which records the reader is woken for.
+    pub wake: u32,
+    pub reserved: u32,
 }
 
 /// Where the second register stands in what is sent.
@@ -216,6 +219,15 @@ pub struct Element {
     pub array_len: u64,
     pub fields: [u64; ELEMENT_WORDS],
     pub array: [u8; ARRAY_LEN],
+}
+
+/// Values of [`Capture::wake`]. A short record never wakes.
+pub mod wake {
+    pub const NEVER: u32 = 0;
+    /// One of an object that is new to a place of the table of known objects which was empty: of that it
+    /// can't be many.
+    pub const FIRST: u32 = 1;
+    pub const ALWAYS: u32 = 2;
 }
 
 /// Values of [`Capture::stack`].

@@ -30,7 +30,7 @@ use tracer_common::{
     COUNTS_AT, Capture, Condition, HEADER_AT, Header, KNOWN_AT, MAX_CAPTURES, MAX_KNOWN,
     MAX_PROCESSES, MAX_READS, POINT_EXEC, POINT_EXIT, POINT_FORK, POINT_LINKED, SECOND_SENT_AT,
     SENT_AT, Short, WORKSPACE_LEN, counter, known_key, lists, recording, register, reporting,
-    setting,
+    setting, wake,
 };
 
 /// Everything that happened, in order. User space sets the size.
@@ -256,6 +256,7 @@ fn hit<const STACKS: bool, const LISTS: bool>(ctx: &ProbeContext) -> u32 {
     let mut faults = 0;
     // Of an object that is to be known once it is sent; 0: of none.
     let mut unknown_key = 0;
+    let mut wakes = program.wake == wake::ALWAYS;
     for (i, read) in program.reads.iter().enumerate().take(MAX_READS) {
         if i as u32 == program.condition_after && program.condition_count != 0 {
             let first = holds(&program.conditions[0], data);
@@ -278,14 +279,15 @@ fn hit<const STACKS: bool, const LISTS: bool>(ctx: &ProbeContext) -> u32 {
             // SAFETY: `at` is a multiple of 8 with 8 bytes of the workspace behind it.
             let key = known_key(own_pid(), unsafe { data.add(at).cast::<u64>().read() });
             // SAFETY: the map holds aligned u64 and outlives the program.
-            if KNOWN
+            let known = KNOWN
                 .get_ptr_mut(key as u32 % MAX_KNOWN)
-                .is_some_and(|known| unsafe { known.read_volatile() } == key)
-            {
+                .map_or(0, |known| unsafe { known.read_volatile() });
+            if known == key {
                 // SAFETY: a multiple of 8 within the workspace.
                 unsafe { words.add(KNOWN_AT / 8).write(1) };
             } else {
                 unknown_key = key;
+                wakes |= program.wake == wake::FIRST && known == 0;
             }
         }
         if i as u32 >= program.read_count {
@@ -350,8 +352,13 @@ fn hit<const STACKS: bool, const LISTS: bool>(ctx: &ProbeContext) -> u32 {
     if len > WORKSPACE_LEN - HEADER_AT {
         return 0;
     }
+    let flags = if wakes {
+        BPF_RB_FORCE_WAKEUP
+    } else {
+        BPF_RB_NO_WAKEUP
+    };
     // SAFETY: `len` bytes from the header on are within the workspace, all of it initialized.
-    let sent = unsafe { output(data.add(HEADER_AT), len, BPF_RB_NO_WAKEUP) };
+    let sent = unsafe { output(data.add(HEADER_AT), len, flags) };
     if unknown_key != 0
         && sent
         && faults == 0

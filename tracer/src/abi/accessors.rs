@@ -5,7 +5,7 @@
 //! hidden pointer is read from their code.
 
 use super::{
-    AbiError, Image,
+    AbiError, FreeList, Image,
     derive::{ALLOCATORS, Deriver},
     dwarf::Members,
     image::Function,
@@ -28,6 +28,8 @@ pub struct Accessors {
     pub statistics: u64,
     /// `AllocatorImpl::get_num_banks(BufferType const&)`.
     pub bank_count: u64,
+    /// Those of the free lists that allocators have; `None` where one is missing.
+    pub free_list: Option<FreeList>,
     /// The value of a buffer's `status` while it has an address: what `Buffer::is_allocated()`
     /// compares it with.
     pub allocated: u8,
@@ -70,6 +72,7 @@ impl Accessors {
             allocated_buffers: of_allocator("get_allocated_buffers")?,
             statistics: of_allocator("get_statistics")?,
             bank_count: of_allocator("get_num_banks")?,
+            free_list: FreeList::find(image),
         })
     }
 }

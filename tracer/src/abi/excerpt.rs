@@ -13,13 +13,14 @@ use super::{
     AbiError,
     call::MOST_FOLLOWED,
     derive::ALLOCATORS,
+    free_list,
     image::{Function, Image, Pointee},
     names,
     points::PROGRAM,
 };
 
 /// Member functions that a derivation may ask, by class.
-const ASKED: [(&str, &[&str]); 13] = [
+const ASKED: [(&str, &[&str]); 14] = [
     (
         "Buffer",
         &[
@@ -98,6 +99,10 @@ const ASKED: [(&str, &[&str]); 13] = [
     ),
     ("CoreRangeSet", &["intersects"]),
     ("program_dispatch", &["update_program_dispatch_commands"]),
+    (
+        free_list::CLASS,
+        &["allocate", "allocate_at_address", "allocate_in_block"],
+    ),
 ];
 
 /// Classes whose vtables are looked at, and how much of them.

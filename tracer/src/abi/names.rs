@@ -102,6 +102,7 @@ pub fn short(symbol: &str) -> String {
     let name = full.split('(').next().unwrap_or(&full);
     name.replace("tt::tt_metal::", "")
         .replace("distributed::", "")
+        .replace("allocator::", "")
 }
 
 fn full(symbol: &str) -> String {

@@ -10,6 +10,7 @@ use super::{
     AbiError,
     derive::{ALLOCATORS, Deriver},
     fields::Fields,
+    free_list,
     interpreter::{Action, Callee},
     listing, names,
     state::State,
@@ -37,16 +38,19 @@ pub enum PointKind {
     Dispatched,
     /// A program ends.
     ProgramEnd,
+    /// An allocator takes a block of its banks for a buffer. Not every library tells.
+    Block,
 }
 
 impl PointKind {
     /// Those about buffers. Probes that tell of ends come before those that tell of births, in the order in which
     /// probes are put on: so that nothing is seen to be born whose end then goes unseen.
-    pub const ATTACH_ORDER: [Self; 5] = [
+    pub const ATTACH_ORDER: [Self; 6] = [
         Self::BulkFree,
         Self::Destroy,
         Self::Deallocate,
         Self::Create,
+        Self::Block,
         Self::Allocate,
     ];
 
@@ -65,6 +69,7 @@ impl fmt::Display for PointKind {
             Self::LaidOut => "laid out",
             Self::Dispatched => "dispatched",
             Self::ProgramEnd => "program end",
+            Self::Block => "block",
         })
     }
 }
@@ -132,19 +137,17 @@ pub fn find(deriver: &Deriver<'_>, fields: &Fields) -> Result<Vec<Point>, AbiErr
     };
     let entry = |kind, testimony: Option<Testimony<'_>>, name, register| {
         let testimony = testimony.ok_or_else(|| missing(name))?;
-        let start = testimony.function.address;
-        place(
-            deriver,
-            kind,
-            &testimony,
-            start,
-            &Value::argument(register),
-            Vec::new(),
-        )
+        at_entry(deriver, kind, &testimony, register)
     };
+    // Without it a library can be traced all the same.
+    let block = free_list::block_point(deriver);
     PointKind::ATTACH_ORDER
         .into_iter()
+        .filter(|kind| *kind != PointKind::Block || block.is_some())
         .map(|kind| match kind {
+            PointKind::Block => block
+                .clone()
+                .ok_or_else(|| missing("allocator::FreeListOpt::allocate_in_block")),
             PointKind::Allocate => {
                 let function = deriver.method("GraphTracker", "track_allocate");
                 entry(
@@ -243,6 +246,21 @@ pub fn of_programs(deriver: &Deriver<'_>) -> Result<Vec<Point>, AbiError> {
             _ => at_entry(kind, &end),
         })
         .collect()
+}
+
+/// At the entry of a function whose argument in `register` is wanted.
+///
+/// # Errors
+/// When it isn't at hand there.
+pub fn at_entry(
+    deriver: &Deriver<'_>,
+    kind: PointKind,
+    testimony: &Testimony<'_>,
+    register: RegisterNumber,
+) -> Result<Point, AbiError> {
+    let start = testimony.function.address;
+    let wanted = Value::argument(register);
+    place(deriver, kind, testimony, start, &wanted, Vec::new())
 }
 
 /// Checks that functions which must call a probed one do: optimising at link time may have put its

@@ -198,6 +198,8 @@ fn every_probe_point_of_each_release_is_emulated_by_the_kernel() {
             (PointKind::Deallocate, register::RSI),
             (PointKind::Destroy, register::RDI),
             (PointKind::BulkFree, register::RDI),
+            // `allocate_in_block(block, size, offset)` of a free list.
+            (PointKind::Block, register::RDX),
         ];
         for (kind, register) in entries {
             let point = point(&abi, kind);
@@ -343,6 +345,26 @@ fn missing_functions_are_named() {
             other => panic!("without {part}: {other:?}"),
         }
     }
+}
+
+/// Where the code of what takes a block was copied into its callers, a probe on it would see nothing; a
+/// library can be traced all the same.
+#[test]
+fn a_block_is_probed_only_where_all_who_allocate_take_it_by_that_function() {
+    let kinds = |abi: &Abi| -> Vec<_> { abi.points.iter().map(|point| point.kind).collect() };
+    let no_calls = |code: &str| "90".repeat(code.len() / 2);
+    for caller in ["8allocateEmbm", "19allocate_at_addressEmm"] {
+        let caller = format!("_ZN2tt8tt_metal9allocator11FreeListOpt{caller}");
+        for excerpt in [TTNN_0_81_1, TTNN_0_62_2] {
+            let without = derive(&with_code(excerpt, &caller, no_calls)).unwrap();
+            let mut expected = PointKind::ATTACH_ORDER.to_vec();
+            expected.retain(|kind| *kind != PointKind::Block);
+            assert_eq!(kinds(&without), expected, "{caller}");
+        }
+    }
+    let block = "FreeListOpt17allocate_in_blockEmmm 0x";
+    let without = derive(&without(TTNN_0_77_0, block)).unwrap();
+    assert!(!kinds(&without).contains(&PointKind::Block));
 }
 
 /// Whatever a function's code is, reading it ends and doesn't panic.

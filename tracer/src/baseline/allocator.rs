@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::survey::{Banks, Survey, Surveyor, field, result};
+use super::{
+    bank_map::BankMap,
+    survey::{Banks, Survey, Surveyor, field, result},
+};
 use crate::{
     abi::Field,
     ledger::{AllocatorPointer, Buffer, BufferType, Layout, ObjectPointer, Ownership},
@@ -35,6 +38,7 @@ const MOST_BUFFERS: u64 = 10_000_000;
 struct Answer {
     buffers: BTreeMap<ObjectPointer, Buffer>,
     banks: BTreeMap<BufferType, Banks>,
+    maps: BTreeMap<BufferType, BankMap>,
     /// Objects that the allocator lists and that can't be a live owning buffer of it.
     odd: BTreeSet<ObjectPointer>,
     at_one_moment: bool,
@@ -65,6 +69,10 @@ impl<'a> Surveyor<'a> {
                 Ok(answer) => {
                     answers += u32::from(answer.is_nearly_whole);
                     banks.extend(answer.banks);
+                    let maps = answer.maps.into_iter();
+                    survey
+                        .maps
+                        .extend(maps.map(|(of, map)| ((allocator, of), map)));
                     if answer.at_one_moment {
                         at_one_moment = true;
                         survey.unknown_bytes += unknown(&banks, answer.buffers.values());
@@ -155,19 +163,26 @@ impl<'a> Surveyor<'a> {
                 _ => drop(odd.insert(ObjectPointer(object))),
             }
         }
-        let mut banks = BTreeMap::new();
+        let (mut banks, mut maps) = (BTreeMap::new(), BTreeMap::new());
         for buffer_type in BufferType::ALL {
             let found = match self.banks(replay, allocator, buffer_type) {
                 // Without the lock the books are often open; the buffers are what counts.
                 Err(error) if error.is_torn() && !heed_locks => continue,
                 found => found?,
             };
-            banks.extend(found.map(|found| (buffer_type, found)));
+            if let Some((found, list)) = found {
+                banks.insert(buffer_type, found);
+                let map = list.map(|list| self.bank_map(replay, list, &found));
+                // The buffers are what counts here, too.
+                let map = map.and_then(Result::ok).flatten();
+                maps.extend(map.map(|map| (buffer_type, map)));
+            }
         }
         let at_one_moment = named == count && replay.picture.is_of_one_moment();
         Ok(Answer {
             buffers,
             banks,
+            maps,
             odd,
             at_one_moment,
             is_nearly_whole: named.abs_diff(count) <= FEW,
@@ -226,18 +241,20 @@ impl<'a> Surveyor<'a> {
             page_size,
             buffer_type,
             layout: Layout::from_number(layout?),
+            bytes_per_bank: None,
             unique_id,
             ownership: Ownership::Owning,
         }))
     }
 
-    /// An allocator's banks of one type, if it has any.
-    fn banks(
+    /// An allocator's banks of one type, if it has any, and the address of their free list, if the
+    /// library has one that is known.
+    pub(super) fn banks(
         &self,
         replay: &mut Replay<'a>,
         allocator: AllocatorPointer,
         buffer_type: BufferType,
-    ) -> Result<Option<Banks>, ReplayError> {
+    ) -> Result<Option<(Banks, Option<u64>)>, ReplayError> {
         let number = result(replay)?;
         replay
             .picture
@@ -253,6 +270,9 @@ impl<'a> Surveyor<'a> {
             return Ok(None);
         }
         let statistics = result(replay)?;
+        if let Some(list) = &self.accessors.free_list {
+            replay.watch(list.statistics);
+        }
         replay.call(
             self.accessors.statistics,
             &[statistics, allocator.0, number],
@@ -266,7 +286,8 @@ impl<'a> Surveyor<'a> {
             free: free?,
             largest_free: largest_free?,
         };
-        Ok(Some(banks))
+        // Behind the hidden pointer to the result.
+        Ok(Some((banks, replay.seen().map(|[_, list, ..]| list))))
     }
 }
 

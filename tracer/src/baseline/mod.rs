@@ -6,10 +6,12 @@
 //! that came in meanwhile and tells what was really there. Pure: memory is read through a trait.
 
 mod allocator;
+mod bank_map;
 mod reconcile;
 mod survey;
 #[cfg(test)]
 mod tests;
 
+pub use bank_map::BankMap;
 pub use reconcile::{Reading, reconcile, unexplained};
 pub use survey::{Banks, DeviceState, Survey, Surveyor};

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::allocator::{ATTEMPTS, PATIENT_ATTEMPTS};
+use super::{
+    allocator::{ATTEMPTS, PATIENT_ATTEMPTS},
+    bank_map::BankMap,
+};
 use crate::{
     abi::{Abi, Accessors, Field, Image},
     ledger::{AllocatorPointer, Buffer, BufferType, Device, DeviceKind, ObjectPointer},
@@ -36,6 +39,8 @@ pub struct Survey {
     pub devices: Vec<DeviceState>,
     /// Owning buffers, by object.
     pub buffers: BTreeMap<ObjectPointer, Buffer>,
+    /// Which addresses of their banks allocators have given away.
+    pub maps: BTreeMap<(AllocatorPointer, BufferType), BankMap>,
     /// Whether each allocator's answer held at one moment. Otherwise `buffers` has what several
     /// answers named together.
     pub at_one_moment: bool,
@@ -47,6 +52,14 @@ pub struct Survey {
     pub unknown_bytes: u64,
     /// What couldn't be read, for a person.
     pub problems: Vec<String>,
+}
+
+impl Survey {
+    /// How much of each bank a buffer takes that was there.
+    pub fn block(&self, buffer: &Buffer) -> Option<u64> {
+        let map = self.maps.get(&(buffer.allocator, buffer.buffer_type))?;
+        map.used.get(&buffer.address).copied()
+    }
 }
 
 /// Asks the devices and allocators of one process with one loaded library.
@@ -122,7 +135,7 @@ impl<'a> Surveyor<'a> {
         !matches!(device, Ok(None))
     }
 
-    fn retry<T>(
+    pub(super) fn retry<T>(
         &self,
         mut ask: impl FnMut(&mut Replay<'a>) -> Result<T, ReplayError>,
     ) -> Result<T, ReplayError> {

@@ -25,6 +25,7 @@ fn buffer(object: u64, size: u64) -> Buffer {
         page_size: 32,
         buffer_type: BufferType::Dram,
         layout: Layout::Interleaved,
+        bytes_per_bank: None,
         unique_id: None,
         ownership: Ownership::Owning,
     }

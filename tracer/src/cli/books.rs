@@ -6,6 +6,7 @@ use super::{
     before::Found,
     failure::Failure,
     output::{Output, table_options},
+    spaces::Learnt,
 };
 use crate::{
     baseline::{Reading, reconcile, unexplained},
@@ -242,12 +243,21 @@ impl Books {
                 self.ledger
                     .join(pid, device.device, device.members.iter().copied());
             }
+            for ((allocator, buffer_type), map) in &late.survey.maps {
+                self.ledger
+                    .know_range(pid, *allocator, *buffer_type, map.range);
+            }
             for buffer in buffers.values() {
+                let surveys = [&late.survey, &early.survey].into_iter();
+                let bytes_per_bank = surveys.filter_map(|survey| survey.block(buffer)).next();
                 self.memory(&Event {
                     pid,
                     tid: pid,
                     time: at,
-                    kind: EventKind::Found(*buffer),
+                    kind: EventKind::Found(Buffer {
+                        bytes_per_bank,
+                        ..*buffer
+                    }),
                     stack: None,
                 });
             }
@@ -275,6 +285,21 @@ impl Books {
                     },
                 );
             }
+        }
+    }
+
+    /// Notes what was learnt of an allocator of a process.
+    pub fn has_ranges(&mut self, pid: u32, learnt: &Learnt) {
+        for (buffer_type, range) in &learnt.ranges {
+            self.ledger
+                .know_range(pid, learnt.allocator, *buffer_type, *range);
+        }
+        if learnt.lengths_are_wrong {
+            self.ledger.forget_lengths(pid);
+            self.output.warn(&format!(
+                "how much of each bank the buffers of process {pid} take can't be told: its allocators \
+                 take something else than what is recorded"
+            ));
         }
     }
 
@@ -310,6 +335,9 @@ impl Books {
         baseline.at_one_moment &= survey.at_one_moment;
         if unexplained > 0 {
             baseline.unknown_bytes += survey.unknown_bytes;
+        }
+        if !problems.is_empty() {
+            self.ledger.misses_some(pid);
         }
         self.has_problems(pid, problems);
         if found.by_search && buffers.is_empty() {

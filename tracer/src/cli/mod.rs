@@ -22,6 +22,7 @@ mod reading;
 mod run;
 mod session;
 mod signals;
+mod spaces;
 mod stacks;
 
 use std::{io, process::ExitCode};

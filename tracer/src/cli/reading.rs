@@ -1,6 +1,7 @@
 //! A process's memory read by the rules of the library that it has loaded.
 
 use std::{
+    collections::BTreeMap,
     ops::Range,
     sync::Arc,
     time::{Duration, Instant},
@@ -9,7 +10,8 @@ use std::{
 use super::{clock::Clock, libraries::Code};
 use crate::{
     abi::Accessors,
-    baseline::{Reading, Survey, Surveyor},
+    baseline::{BankMap, Reading, Survey, Surveyor},
+    ledger::{AllocatorPointer, BufferType},
     target::{MappedFile, ProcessMemory, TargetError},
 };
 
@@ -112,6 +114,24 @@ impl Subject {
                 places
             }))
         })
+    }
+
+    /// Which addresses an allocator can give, by type. `None` if it isn't one of this library's, or can't
+    /// be asked now.
+    pub fn bank_maps(&self, allocator: AllocatorPointer) -> Option<BTreeMap<BufferType, BankMap>> {
+        let maps = self.survey(|surveyor, _| Ok(surveyor.bank_maps(allocator)));
+        maps.ok().filter(|maps| !maps.is_empty())
+    }
+
+    /// Whether what is recorded of blocks is what an allocator takes; `None` if that can't be said now.
+    pub fn blocks_are_as_told(
+        &self,
+        allocator: AllocatorPointer,
+        buffer_type: BufferType,
+    ) -> Option<bool> {
+        let told =
+            self.survey(|surveyor, _| Ok(surveyor.blocks_are_as_told(allocator, buffer_type)));
+        told.ok()?.ok()?
     }
 
     fn survey<T>(

@@ -24,6 +24,7 @@ use super::{
     meshes::Meshes,
     output::Output,
     reading::Subject,
+    spaces::Spaces,
     stacks::Stacks,
 };
 use crate::{
@@ -46,6 +47,7 @@ pub struct Session {
     libraries: Libraries,
     before: Before,
     banks: Banks,
+    spaces: Spaces,
     stacks: Stacks,
     meshes: Meshes,
     stream: Stream,
@@ -89,6 +91,7 @@ impl Session {
             libraries,
             before: Before::default(),
             banks: Banks::default(),
+            spaces: Spaces::default(),
             stacks: Stacks::new(stacks),
             meshes: Meshes::default(),
             stream: Stream::new(clock.started_ns),
@@ -148,6 +151,7 @@ impl Session {
                         code: Arc::clone(traced.code),
                         clock: self.clock,
                     };
+                    self.spaces.want(subject.clone());
                     match attached {
                         Attached::Running => self.before.want(subject),
                         Attached::Start => {
@@ -305,6 +309,9 @@ impl Session {
         self.stop()?;
         self.settle_all();
         self.set_marks();
+        for (pid, learnt) in self.spaces.look_again() {
+            self.books.has_ranges(pid, &learnt);
+        }
         let duration = Duration::from_nanos(self.clock.now().0);
         let mut probes = self.libraries.into_probes();
         probes.append(self.linkers.into_probes());

@@ -153,9 +153,23 @@ pub struct Buffer {
     pub page_size: u64,
     pub buffer_type: BufferType,
     pub layout: Layout,
+    /// How much of each bank the allocator took for it, from `address` on: the same in all banks of its
+    /// type, whether or not a page lies there. `None` where that isn't known.
+    pub bytes_per_bank: Option<u64>,
     /// `Buffer::unique_id()`, where the release has one.
     pub unique_id: Option<u64>,
     pub ownership: Ownership,
+}
+
+impl Buffer {
+    /// Whether both are one buffer. How much of each bank it takes may be known of only one of them.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        let other = Self {
+            bytes_per_bank: self.bytes_per_bank,
+            ..*other
+        };
+        *self == other
+    }
 }
 
 /// How a process ended, as `wait(2)` tells it.

@@ -1,10 +1,14 @@
 //! Allocations that failed, and who had the memory then.
 
-use super::{Buffer, Composition, Nanoseconds, Source, Tally};
+use super::space::{Asked, BankRange, Free, Room, Space};
+use super::{AllocatorPointer, Buffer, BufferType, Composition, Nanoseconds, Source, Tally};
 use crate::stack::StackId;
 
 /// So many failures are kept in detail: a program may try again without end.
 const MOST_IN_DETAIL: usize = 100;
+
+/// Of so many of them, what lay where then: of many in a row that is nearly the same.
+const MOST_SPACES: usize = 5;
 
 /// So many of those who had the memory are told apart.
 const MOST_SOURCES: usize = 10;
@@ -24,6 +28,25 @@ pub struct FailedAllocation {
     pub largest: Vec<(Source, Tally)>,
     /// What else was live.
     pub rest: Tally,
+    /// The banks that were asked, and what was free of each then; `None` where that isn't known.
+    pub free: Option<(BankRange, Free)>,
+    /// What lay where in those banks then; only of the first failures.
+    pub space: Option<Space>,
+    /// What it takes to tell what was free, once the banks are known.
+    room: Option<Room>,
+}
+
+impl FailedAllocation {
+    fn know_range(&mut self, range: BankRange) {
+        let Some(room) = self.room.take() else {
+            return;
+        };
+        let free = room.free(&range);
+        self.free = free.map(|free| (range, free));
+        if let Some(space) = &mut self.space {
+            space.range = Some(range);
+        }
+    }
 }
 
 /// The first failures of one process. How many there were, the process's counters tell.
@@ -31,7 +54,12 @@ pub struct FailedAllocation {
 pub(super) struct FailedAllocations(Vec<FailedAllocation>);
 
 impl FailedAllocations {
-    /// `held`: of what the memory consists that was asked of.
+    /// Whether it is to be told what lies where.
+    pub fn wants_space(&self) -> bool {
+        self.0.len() < MOST_SPACES
+    }
+
+    /// `held`: of what the memory consists that was asked of; `asked`: its banks.
     pub fn note(
         &mut self,
         buffer: Buffer,
@@ -39,6 +67,7 @@ impl FailedAllocations {
         tid: u32,
         stack: Option<StackId>,
         held: Option<&Composition>,
+        asked: Asked,
     ) {
         if self.0.len() >= MOST_IN_DETAIL {
             return;
@@ -51,7 +80,8 @@ impl FailedAllocations {
         let rest = sum(&others);
         let mut live = sum(&largest);
         live += rest;
-        self.0.push(FailedAllocation {
+        let Asked { room, range, space } = asked;
+        let mut failed = FailedAllocation {
             buffer,
             at,
             tid,
@@ -59,7 +89,44 @@ impl FailedAllocations {
             live,
             largest,
             rest,
-        });
+            free: None,
+            space,
+            room,
+        };
+        if let Some(range) = range {
+            failed.know_range(range);
+        }
+        self.0.push(failed);
+    }
+
+    /// Which addresses an allocator can give: those that it refused before didn't know.
+    pub fn know_range(
+        &mut self,
+        allocator: AllocatorPointer,
+        buffer_type: BufferType,
+        range: BankRange,
+    ) {
+        for failed in &mut self.0 {
+            let of = (failed.buffer.allocator, failed.buffer.buffer_type);
+            if of == (allocator, buffer_type) && failed.free.is_none() {
+                failed.know_range(range);
+            }
+        }
+    }
+
+    /// An allocator may come to mean another one.
+    pub fn free_all(&mut self, allocator: AllocatorPointer) {
+        let failed = self.0.iter_mut();
+        let its = failed.filter(|failed| failed.buffer.allocator == allocator);
+        its.for_each(|failed| failed.room = None);
+    }
+
+    /// The lengths of blocks turned out not to be what they were taken for.
+    pub fn forget_lengths(&mut self) {
+        for failed in &mut self.0 {
+            (failed.free, failed.room) = (None, None);
+            failed.space.iter_mut().for_each(Space::forget_lengths);
+        }
     }
 
     pub fn all(&self) -> &[FailedAllocation] {

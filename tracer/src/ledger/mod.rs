@@ -33,6 +33,7 @@ mod mark;
 mod outcome;
 mod process;
 pub mod programs;
+mod space;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -50,6 +51,7 @@ pub use mark::{Mark, Since};
 pub use outcome::{Birth, Effect, LiveBuffer, Outcome};
 pub use process::{Counters, End, Kin, Process};
 pub use programs::{ProcessPrograms, ProgramEffect, ProgramEvent};
+pub use space::{BankRange, Free, Space, Used};
 
 /// One process: a pid may mean several, one after another.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -160,6 +162,30 @@ impl Ledger {
     pub fn join(&mut self, pid: u32, mesh: Device, chips: impl IntoIterator<Item = u32>) {
         let id = self.id(pid);
         self.processes.entry(id).or_default().join(mesh, chips);
+    }
+
+    /// Which addresses an allocator of a process can give.
+    pub fn know_range(
+        &mut self,
+        pid: u32,
+        allocator: AllocatorPointer,
+        buffer_type: BufferType,
+        range: BankRange,
+    ) {
+        let process = self.processes.entry(self.id(pid)).or_default();
+        process.know_range(allocator, buffer_type, range);
+    }
+
+    /// Not all that a process holds is known: what is free of its banks isn't, then.
+    pub fn misses_some(&mut self, pid: u32) {
+        let process = self.processes.entry(self.id(pid)).or_default();
+        process.misses_some();
+    }
+
+    /// How much of each bank a process's buffers take turned out to be something else.
+    pub fn forget_lengths(&mut self, pid: u32) {
+        let process = self.processes.entry(self.id(pid)).or_default();
+        process.forget_lengths();
     }
 
     /// A process's object is the copy that a fork made of its parent's, before the tracer came: it

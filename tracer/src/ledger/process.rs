@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::devices::Devices;
 use super::failed::{FailedAllocation, FailedAllocations};
 use super::mark::{Marks, Since};
+use super::space::{BankRange, Space, Spaces};
 use super::{
     AllocatorPointer, Birth, Buffer, BufferType, Device, DeviceAccount, DeviceKind, Effect, Event,
     EventKind, Exit, LiveBuffer, Nanoseconds, ObjectPointer, Outcome, Ownership, ProcessId,
@@ -53,9 +54,6 @@ pub struct End {
     pub how: Option<Exit>,
 }
 
-/// The place that an allocator gave to a buffer. It gives none to two at a time.
-type Place = (AllocatorPointer, BufferType, u64);
-
 /// What buffers have in common that lie on one device, in one type of memory, and come from one place.
 pub type Kin = (Device, BufferType, Source);
 
@@ -66,8 +64,8 @@ pub struct Process {
     devices: Devices,
     owning: HashMap<ObjectPointer, LiveBuffer>,
     non_owning: HashMap<ObjectPointer, LiveBuffer>,
-    /// The owning buffers of non-zero size by their place.
-    places: HashMap<Place, ObjectPointer>,
+    /// Where the owning buffers lie.
+    spaces: Spaces,
     /// Buffer objects that exist but hold no memory: hooked ones, and those
     /// whose memory a bulk free took. TT-Metal may still deallocate them.
     without_memory: HashSet<ObjectPointer>,
@@ -126,6 +124,11 @@ impl Process {
     /// Whether a live owning buffer, or the copy of a parent's, is known by that object.
     pub fn has(&self, object: ObjectPointer) -> bool {
         self.owning.contains_key(&object) || self.inherited.contains(&object)
+    }
+
+    /// What lies where in the banks of each allocator.
+    pub fn spaces(&self) -> impl Iterator<Item = Space> {
+        self.spaces.all(|object| self.owning.get(&object))
     }
 
     /// The live non-owning buffers, in no order.
@@ -272,7 +275,11 @@ impl Process {
                 self.counters.failed_allocations += 1;
                 let account = self.devices.all().get(&buffer.device);
                 let held = account.map(|account| &account.composition[buffer.buffer_type]);
-                self.failed.note(buffer, at, tid, stack, held);
+                let in_detail = self.failed.wants_space();
+                let asked = self
+                    .spaces
+                    .asked(&buffer, in_detail, |object| self.owning.get(&object));
+                self.failed.note(buffer, at, tid, stack, held, asked);
                 Effect::Failed
             }
             EventKind::BulkFree(allocator) => {
@@ -303,6 +310,27 @@ impl Process {
         for chip in chips {
             self.devices.join(mesh, chip);
         }
+    }
+
+    pub(super) fn know_range(
+        &mut self,
+        allocator: AllocatorPointer,
+        buffer_type: BufferType,
+        range: BankRange,
+    ) {
+        self.spaces.know_range(allocator, buffer_type, range);
+        self.failed.know_range(allocator, buffer_type, range);
+    }
+
+    pub(super) fn misses_some(&mut self) {
+        self.spaces.misses_some();
+    }
+
+    pub(super) fn forget_lengths(&mut self) {
+        let owning = self.owning.values_mut();
+        owning.for_each(|live| live.buffer.bytes_per_bank = None);
+        self.spaces.forget_lengths();
+        self.failed.forget_lengths();
     }
 
     pub(super) fn inherit(&mut self, object: ObjectPointer) {
@@ -344,12 +372,10 @@ impl Process {
         let found = self
             .owning
             .get(&buffer.object)
-            .filter(|live| live.before_attach() && live.buffer == *buffer);
+            .filter(|live| live.before_attach() && live.buffer.is_same_as(buffer));
         if let Some(live) = found.copied() {
             self.owning.remove(&buffer.object);
-            if let Some(place) = place(buffer) {
-                self.places.remove(&place);
-            }
+            self.spaces.remove(buffer);
             self.devices.release(&live);
         }
     }
@@ -363,9 +389,7 @@ impl Process {
                 } else {
                     self.devices.allocate(&live, at);
                 }
-                if let Some(place) = place(&buffer) {
-                    self.places.insert(place, buffer.object);
-                }
+                self.spaces.insert(&buffer);
                 self.allocators.insert(buffer.allocator, buffer.device);
                 self.owning.insert(buffer.object, live);
             }
@@ -416,6 +440,7 @@ impl Process {
 
     fn execute(&mut self, at: Nanoseconds) -> Effect {
         let gone: Vec<LiveBuffer> = self.owning.drain().map(|(_, live)| live).collect();
+        self.spaces = Spaces::default();
         let mut bytes = 0_u64;
         for live in &gone {
             self.close(live, at);
@@ -441,6 +466,8 @@ impl Process {
             let members = account.map(|account| account.members.clone());
             self.programs.close(device, &members.unwrap_or_default());
         }
+        self.spaces.free_all(allocator, &self.owning, at);
+        self.failed.free_all(allocator);
         let freed: Vec<LiveBuffer> = self
             .owning
             .extract_if(|_, live| live.buffer.allocator == allocator)
@@ -496,7 +523,7 @@ impl Process {
 
     /// An allocator gives no address twice: whoever had this one has given it back.
     fn end_at_place(&mut self, buffer: &Buffer, at: Nanoseconds, implied: &mut Vec<LiveBuffer>) {
-        if let Some(&object) = place(buffer).and_then(|place| self.places.get(&place)) {
+        if let Some(object) = self.spaces.at(buffer) {
             self.imply_deallocation(object, at, implied);
         }
     }
@@ -529,15 +556,8 @@ impl Process {
 
     /// Takes an owning buffer that is live no more out of the accounts.
     fn close(&mut self, live: &LiveBuffer, at: Nanoseconds) {
-        if let Some(place) = place(&live.buffer) {
-            self.places.remove(&place);
-        }
         self.marks.end(live);
+        self.spaces.remove(&live.buffer);
         self.devices.free(live, at);
     }
-}
-
-/// Buffers of size 0 never went to the allocator and so have no place.
-fn place(buffer: &Buffer) -> Option<Place> {
-    (buffer.size > 0).then_some((buffer.allocator, buffer.buffer_type, buffer.address))
 }

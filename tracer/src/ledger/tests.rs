@@ -8,6 +8,7 @@ mod lives;
 mod mark;
 mod members;
 mod model;
+mod spaces;
 mod temporary;
 
 use super::*;
@@ -44,6 +45,7 @@ pub(crate) fn owning(object: u64, device: Device, address: u64, size: u64) -> Bu
         page_size: KIB,
         buffer_type: BufferType::Dram,
         layout: Layout::Interleaved,
+        bytes_per_bank: None,
         unique_id: None,
         ownership: Ownership::Owning,
     }

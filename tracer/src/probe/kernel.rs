@@ -392,7 +392,8 @@ impl Kernel {
         self.put("PYTHONS", pid, MapValue(walk))
     }
 
-    /// Waits until the kernel side asks for attention: a control record was written. Plain records
+    /// Waits until the kernel side asks for attention: a control record was written, or one of a capture
+    /// program that says so (`tracer_common::wake`). Plain records
     /// never do; they are for whoever drains on a timer.
     ///
     /// # Errors

@@ -33,6 +33,9 @@ pub struct Replay<'a> {
     decoded: HashMap<u64, Instruction>,
     heed_locks: bool,
     most_steps: u64,
+    /// Where a function begins that is watched.
+    watched: Option<u64>,
+    seen: Option<[u64; ARGUMENTS.len()]>,
 }
 
 impl<'a> Replay<'a> {
@@ -50,6 +53,8 @@ impl<'a> Replay<'a> {
             decoded: HashMap::new(),
             heed_locks: true,
             most_steps: u64::MAX,
+            watched: None,
+            seen: None,
         }
     }
 
@@ -62,6 +67,18 @@ impl<'a> Replay<'a> {
     /// then what is read may be in the middle of a change.
     pub fn heed_locks(&mut self, heed: bool) {
         self.heed_locks = heed;
+    }
+
+    /// Watches the function at a virtual address of the library: [`Self::seen`] has the arguments with
+    /// which it is called next.
+    pub fn watch(&mut self, function: u64) {
+        self.watched = Some(function.wrapping_add(self.bias));
+        self.seen = None;
+    }
+
+    /// The first four integer arguments with which the watched function was called.
+    pub fn seen(&self) -> Option<[u64; ARGUMENTS.len()]> {
+        self.seen
     }
 
     /// Calls the function at a virtual address of the library and returns what it leaves in `rax`.
@@ -84,6 +101,10 @@ impl<'a> Replay<'a> {
             let is_circle = steps >= STEPS && steps / STEPS_A_PAGE > self.picture.page_count();
             if is_circle || steps == self.most_steps {
                 break;
+            }
+            if self.watched == Some(self.next) {
+                self.watched = None;
+                self.seen = Some(ARGUMENTS.map(|register| self.registers[register as usize]));
             }
             let instruction = self.fetch()?;
             self.next = instruction.next_ip();

@@ -36,7 +36,7 @@ type Tested = unsafe extern "C" fn(u64, u64, *mut Left);
 /// Functions that do something with their operands in `rax` and `rcx`, with `r8` as a second result,
 /// and the flags that are defined then.
 macro_rules! tested {
-    ($($name:ident: $($instruction:literal),+; $flags:literal;)+) => {
+    ($tested:ident: $($name:ident: $($instruction:literal),+; $flags:literal;)+) => {
         core::arch::global_asm!($(
             concat!(".type ", stringify!($name), ",@function"),
             concat!(".globl ", stringify!($name)),
@@ -52,11 +52,12 @@ macro_rules! tested {
             concat!(".size ", stringify!($name), ", . - ", stringify!($name)),
         )+);
         unsafe extern "C" { $(fn $name(a: u64, b: u64, left: *mut Left);)+ }
-        const TESTED: &[(&str, Tested, &str)] = &[$((stringify!($name), $name, $flags),)+];
+        const $tested: &[(&str, Tested, &str)] = &[$((stringify!($name), $name, $flags),)+];
     };
 }
 
 tested! {
+    TESTED:
     replay_add8: "add al, cl"; "czsop";
     replay_add16: "add ax, cx"; "czsop";
     replay_add32: "add eax, ecx"; "czsop";
@@ -124,7 +125,21 @@ tested! {
     replay_movhps: "push rcx", "movhps xmm0, [rsp]", "movhps [rsp], xmm0", "pop r8", "movq rax, xmm0"; "";
     replay_movaps_copy: "movaps xmm2, xmm0", "pxor xmm2, xmm1", "movq rax, xmm2", "movd r8d, xmm2"; "";
     replay_movd_clears: "movd xmm0, ecx", "movq rax, xmm0"; "";
+    replay_paddq: "punpcklqdq xmm0, xmm1", "paddq xmm0, xmm0", "psubq xmm0, xmm1", "sub rsp, 16", "movups [rsp], xmm0", "pop rax", "pop r8"; "";
+    replay_psrlq: "punpcklqdq xmm0, xmm1", "psrlq xmm0, 9", "sub rsp, 16", "movups [rsp], xmm0", "pop rax", "pop r8"; "";
+    replay_psrad: "punpcklqdq xmm0, xmm1", "psrad xmm0, 3", "sub rsp, 16", "movups [rsp], xmm0", "pop rax", "pop r8"; "";
+    replay_pshufd: "punpcklqdq xmm0, xmm1", "pshufd xmm0, xmm0, 0x4b", "sub rsp, 16", "movups [rsp], xmm0", "pop rax", "pop r8"; "";
     replay_xorps_clears: "xorps xmm1, xmm1", "movlhps xmm0, xmm1", "sub rsp, 16", "movdqu [rsp], xmm0", "pop rax", "pop r8"; "";
+}
+
+tested! {
+    TESTED_AVX2:
+    replay_vinserti128: "vpunpcklqdq xmm2, xmm0, xmm1", "vpunpcklqdq xmm3, xmm1, xmm0", "vinserti128 ymm2, ymm2, xmm3, 1", "sub rsp, 32", "vmovdqu [rsp], ymm2", "vzeroupper", "pop rax", "pop rcx", "sub rax, rcx", "pop r8", "pop rcx", "sub r8, rcx"; "";
+    replay_vextracti128: "vpunpcklqdq xmm2, xmm0, xmm1", "vinserti128 ymm2, ymm2, xmm0, 1", "vextracti128 xmm3, ymm2, 1", "vextracti128 xmm2, ymm2, 0", "vpaddq xmm2, xmm2, xmm3", "vzeroupper", "sub rsp, 16", "vmovdqu [rsp], xmm2", "pop rax", "pop r8"; "";
+    replay_vpermq: "vpunpcklqdq xmm2, xmm0, xmm1", "vinserti128 ymm2, ymm2, xmm1, 1", "vpermq ymm2, ymm2, 0xb4", "sub rsp, 32", "vmovdqu [rsp], ymm2", "vzeroupper", "pop rax", "pop rcx", "sub rax, rcx", "pop r8", "pop rcx", "add r8, rcx"; "";
+    replay_vpblendd: "vpunpcklqdq xmm2, xmm0, xmm1", "vpunpcklqdq xmm3, xmm1, xmm0", "vinserti128 ymm2, ymm2, xmm3, 1", "vpermq ymm3, ymm2, 0x1b", "vpblendd ymm2, ymm2, ymm3, 0xc6", "sub rsp, 32", "vmovdqu [rsp], ymm2", "vzeroupper", "pop rax", "pop rcx", "sub rax, rcx", "pop r8", "pop rcx", "sub r8, rcx"; "";
+    replay_vpshufd: "vpunpcklqdq xmm2, xmm0, xmm1", "vpunpcklqdq xmm3, xmm1, xmm0", "vinserti128 ymm2, ymm2, xmm3, 1", "vpshufd ymm2, ymm2, 0x1e", "sub rsp, 32", "vmovdqu [rsp], ymm2", "vzeroupper", "pop rax", "pop rcx", "sub rax, rcx", "pop r8", "pop rcx", "sub r8, rcx"; "";
+    replay_vpsubq: "vpunpcklqdq xmm2, xmm0, xmm1", "vpunpcklqdq xmm3, xmm1, xmm0", "vinserti128 ymm2, ymm2, xmm3, 1", "vpermq ymm3, ymm2, 0x39", "vpsubq ymm2, ymm2, ymm3", "vpsrlq ymm3, ymm3, 5", "vpaddq ymm2, ymm2, ymm3", "vpsrad ymm3, ymm2, 31", "vpxor ymm2, ymm2, ymm3", "sub rsp, 32", "vmovdqu [rsp], ymm2", "vzeroupper", "pop rax", "pop rcx", "sub rax, rcx", "pop r8", "pop rcx", "add r8, rcx"; "";
 }
 
 /// This very program: its file, and where it is loaded.
@@ -156,7 +171,13 @@ fn replay(name: &str, a: u64, b: u64) -> Result<Left, ReplayError> {
 
 #[test]
 fn every_instruction_does_what_the_processor_does() {
-    for (name, function, flags) in TESTED {
+    // What this processor doesn't have can't be compared with it.
+    let avx2 = if is_x86_feature_detected!("avx2") {
+        TESTED_AVX2
+    } else {
+        &[]
+    };
+    for (name, function, flags) in TESTED.iter().chain(avx2) {
         for (a, b) in OPERANDS.iter().flat_map(|a| OPERANDS.map(|b| (*a, b))) {
             let mut real = Left::default();
             // SAFETY: the function keeps to the System V ABI and writes to a `Left`.

@@ -1,4 +1,5 @@
-//! The vector instructions that compilers use to copy and clear objects.
+//! The vector instructions that compilers use to copy and clear objects, and to add up what stands in
+//! rows.
 
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
@@ -157,6 +158,72 @@ impl Replay<'_> {
                 let bytes = self.bytes(instruction, 1)?;
                 self.set_bytes(instruction, &halves(&bytes[8..16], &[0; 8]), 8)
             }
+            M::Paddq | M::Vpaddq | M::Psubq | M::Vpsubq => {
+                let (a, b) = (
+                    self.bytes(instruction, first)?,
+                    self.bytes(instruction, second)?,
+                );
+                let adds = matches!(instruction.mnemonic(), M::Paddq | M::Vpaddq);
+                let result = by_lanes(|i| {
+                    let (a, b) = (lane(&a, i), lane(&b, i));
+                    if adds {
+                        a.wrapping_add(b)
+                    } else {
+                        a.wrapping_sub(b)
+                    }
+                });
+                self.set_bytes(instruction, &result, width)
+            }
+            // By a constant: an amount in a register is of another form.
+            M::Psrlq | M::Vpsrlq if is_immediate(instruction, second) => {
+                let bytes = self.bytes(instruction, first)?;
+                let amount = instruction.immediate(second) as u32;
+                let shift = |i| lane(&bytes, i).checked_shr(amount).unwrap_or(0);
+                self.set_bytes(instruction, &by_lanes(shift), width)
+            }
+            M::Psrad | M::Vpsrad if is_immediate(instruction, second) => {
+                let bytes = self.bytes(instruction, first)?;
+                let amount = (instruction.immediate(second) as u32).min(31);
+                let result = by_doublewords(|i| ((doubleword(&bytes, i) as i32) >> amount) as u32);
+                self.set_bytes(instruction, &result, width)
+            }
+            M::Vpblendd => {
+                let (a, b) = (self.bytes(instruction, 1)?, self.bytes(instruction, 2)?);
+                let chosen = instruction.immediate(3);
+                let result = by_doublewords(|i| {
+                    let from = if chosen >> i & 1 == 0 { &a } else { &b };
+                    doubleword(from, i)
+                });
+                self.set_bytes(instruction, &result, width)
+            }
+            M::Pshufd | M::Vpshufd => {
+                let bytes = self.bytes(instruction, 1)?;
+                let order = instruction.immediate(2) as usize;
+                // Within each 16 bytes.
+                let from = |i: usize| i / 4 * 4 + (order >> (i % 4 * 2) & 3);
+                let result = by_doublewords(|i| doubleword(&bytes, from(i)));
+                self.set_bytes(instruction, &result, width)
+            }
+            M::Vpermq => {
+                let bytes = self.bytes(instruction, 1)?;
+                let order = instruction.immediate(2) as usize;
+                let result = by_lanes(|i| lane(&bytes, order >> (i * 2) & 3));
+                self.set_bytes(instruction, &result, width)
+            }
+            M::Vinserti128 | M::Vinsertf128 => {
+                let mut bytes = self.bytes(instruction, 1)?;
+                let part = self.bytes(instruction, 2)?;
+                let at = 16 * (instruction.immediate(3) as usize & 1);
+                bytes[at..at + 16].copy_from_slice(&part[..16]);
+                self.set_bytes(instruction, &bytes, width)
+            }
+            M::Vextracti128 | M::Vextractf128 => {
+                let bytes = self.bytes(instruction, 1)?;
+                let at = 16 * (instruction.immediate(2) as usize & 1);
+                let mut part = [0; 32];
+                part[..16].copy_from_slice(&bytes[at..at + 16]);
+                self.set_bytes(instruction, &part, 16)
+            }
             M::Vpbroadcastq => {
                 let bytes = self.bytes(instruction, 1)?;
                 let result = std::array::from_fn(|i| bytes[i % 8]);
@@ -165,6 +232,30 @@ impl Replay<'_> {
             _ => Err(self.unknown(instruction)),
         }
     }
+}
+
+/// The eight bytes with that number.
+fn lane(bytes: &[u8; 32], number: usize) -> u64 {
+    let lane = bytes.iter().skip(8 * number).take(8).rev();
+    lane.fold(0, |value, byte| value << 8 | u64::from(*byte))
+}
+
+/// The four bytes with that number.
+fn doubleword(bytes: &[u8; 32], number: usize) -> u32 {
+    (lane(bytes, number / 2) >> (32 * (number % 2))) as u32
+}
+
+fn by_lanes(of: impl Fn(usize) -> u64) -> [u8; 32] {
+    let lanes: [[u8; 8]; 4] = std::array::from_fn(|i| of(i).to_le_bytes());
+    std::array::from_fn(|i| lanes[i / 8][i % 8])
+}
+
+fn by_doublewords(of: impl Fn(usize) -> u32) -> [u8; 32] {
+    by_lanes(|i| u64::from(of(2 * i)) | u64::from(of(2 * i + 1)) << 32)
+}
+
+fn is_immediate(instruction: &Instruction, operand: u32) -> bool {
+    instruction.op_kind(operand) == OpKind::Immediate8
 }
 
 fn halves(low: &[u8], high: &[u8]) -> [u8; 32] {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use super::grouping::{Origins, failures, leaks, peaks, stacks, stacks_of, temporary, totals};
+use super::maps::maps;
 use super::since::since;
 use super::{
     Attached, Baseline, BufferSummary, Capacity, DeviceSummary, Events, Host, Library,
@@ -196,6 +197,7 @@ fn process_summary(process: &Process, facts: ProcessFacts, trace: Trace<'_>) -> 
         },
         leaks: leaks(process, &mut origins, last),
         peaks: peaks(process, &mut origins),
+        maps: maps(process, &mut origins),
         temporary: temporary(process, &mut origins, trace.temporary),
         program_memory: tells_programs
             .then(|| ProgramMemory::of(process.programs(), &known_stacks)),
@@ -277,6 +279,7 @@ fn buffer(live: &LiveBuffer, origin: Origin) -> BufferSummary {
         page_size: buffer.page_size,
         buffer_type: buffer.buffer_type,
         layout: buffer.layout,
+        bytes_per_bank: buffer.bytes_per_bank,
         device_id: buffer.device.id,
         device_kind: buffer.device.kind,
         unique_id: buffer.unique_id,

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::MapSummary;
 use crate::{
     ledger::{BufferType, DeviceKind, Nanoseconds, Tally},
     origin::Origin,
@@ -73,7 +74,7 @@ pub struct Temporary {
 }
 
 /// An allocation that the allocator refused.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Failure {
     pub at_ns: Nanoseconds,
     pub tid: u32,
@@ -91,10 +92,17 @@ pub struct Failure {
     pub largest: Vec<Group>,
     /// What else lay there.
     pub rest: Tally,
-    /// What the allocator had left, by its own word; `None` if it wasn't asked.
+    /// What was free then, of all banks together; `None` if that isn't known.
     pub free_bytes: Option<u64>,
-    /// The largest block of that.
+    /// The largest block of that, likewise: an allocator takes the same addresses of each bank.
     pub largest_free_bytes: Option<u64>,
+    /// How many banks were asked.
+    pub banks: Option<u64>,
+    /// Of each of them.
+    pub free_per_bank: Option<u64>,
+    pub largest_free_per_bank: Option<u64>,
+    /// What lay where in them then; only of a process's first failures.
+    pub map: Option<MapSummary>,
 }
 
 /// Live owning buffers of one origin.

@@ -3,14 +3,15 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use super::maps::map;
 use super::{
     BufferSummary, Failure, Group, Leak, OriginTotal, Peak, PlacedGroup, ProcessSummary,
     StackSummary, Temporary,
 };
 use crate::{
     ledger::{
-        Buffer, BufferType, Device, DeviceKind, FailedAllocation, Kin, LiveBuffer, Nanoseconds,
-        ObjectPointer, Ownership, Process, Source, Tally,
+        BankRange, Buffer, BufferType, Device, DeviceKind, FailedAllocation, Free, Kin, LiveBuffer,
+        Nanoseconds, ObjectPointer, Ownership, Process, Source, Tally,
     },
     origin::{Origin, origin},
     stack::{Stack, StackId},
@@ -204,8 +205,17 @@ pub fn failures(process: &Process, origins: &mut Origins<'_>) -> Vec<Failure> {
                 live,
                 largest,
                 rest,
+                free,
+                space,
+                ..
             } = failed;
             let memory = buffer.buffer_type;
+            let of_all = |of: fn(&Free) -> u64| {
+                let of_one = |(range, free): &(BankRange, Free)| (range.banks, of(free));
+                free.as_ref()
+                    .map(of_one)
+                    .map(|(banks, bytes)| banks.saturating_mul(bytes))
+            };
             Failure {
                 at_ns: *at,
                 tid: *tid,
@@ -222,8 +232,12 @@ pub fn failures(process: &Process, origins: &mut Origins<'_>) -> Vec<Failure> {
                     .map(|(source, tally)| origins.group(*source, memory, *tally))
                     .collect(),
                 rest: *rest,
-                free_bytes: None,
-                largest_free_bytes: None,
+                free_bytes: of_all(|free| free.bytes),
+                largest_free_bytes: of_all(|free| free.largest),
+                banks: free.map(|(range, _)| range.banks),
+                free_per_bank: free.map(|(_, free)| free.bytes),
+                largest_free_per_bank: free.map(|(_, free)| free.largest),
+                map: space.as_ref().map(|space| map(space, origins)),
             }
         })
         .collect()
@@ -258,6 +272,12 @@ pub fn stacks_of(process: &ProcessSummary) -> BTreeSet<StackId> {
     let since_marks = since_marks
         .flat_map(|since| since.new.iter().chain(&since.gone))
         .map(|placed| &placed.group);
+    let maps = process
+        .failures
+        .iter()
+        .filter_map(|failure| failure.map.as_ref());
+    let blocks = process.maps.iter().chain(maps).flat_map(|map| &map.blocks);
+    let in_maps = blocks.filter_map(|block| block.buffer.as_ref());
     let groups = leaks
         .chain(peaks)
         .chain(temporary)
@@ -268,6 +288,7 @@ pub fn stacks_of(process: &ProcessSummary) -> BTreeSet<StackId> {
         .chain(groups.map(|group| group.stack))
         .chain(process.failures.iter().map(|failure| failure.stack))
         .chain(programs.map(|program| program.stack))
+        .chain(in_maps.map(|buffer| buffer.stack))
         .flatten()
         .collect()
 }

@@ -145,6 +145,8 @@ pub struct BufferDetail {
     pub page_size: u64,
     pub buffer_type: BufferType,
     pub layout: Layout,
+    /// How much of each bank the allocator took for it; `None` if that isn't known.
+    pub bytes_per_bank: Option<u64>,
     pub device_id: u32,
     pub device_kind: DeviceKind,
     pub unique_id: Option<u64>,
@@ -353,6 +355,7 @@ impl BufferDetail {
             page_size,
             buffer_type,
             layout,
+            bytes_per_bank,
             unique_id,
             ownership,
         } = buffer;
@@ -362,6 +365,7 @@ impl BufferDetail {
             page_size,
             buffer_type,
             layout,
+            bytes_per_bank,
             device_id,
             device_kind,
             unique_id,

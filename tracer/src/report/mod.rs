@@ -7,6 +7,7 @@
 //! * [`table`] shows it to a person.
 //! * [`EventLine::all`] makes the lines of `--events` from one event and what it did.
 
+mod bars;
 mod build;
 mod by_stack;
 mod change;
@@ -15,6 +16,7 @@ mod destination;
 mod earlier;
 mod grouping;
 mod line;
+mod maps;
 mod place;
 mod program_memory;
 mod programs_table;
@@ -33,6 +35,7 @@ pub use change::{Change, Compared, Difference, GroupChange, Memory, MemoryChange
 pub use destination::{WriteError, check_writable, open_lines, write_json, write_json_to};
 pub use earlier::{Earlier, EarlierError};
 pub use line::{BufferDetail, Detail, EventLine, EventName, Note, write_line, write_lines};
+pub use maps::{Block, BlockBuffer, MapSummary, RoomSummary};
 pub use program_memory::{
     CoreSummary, DevicePrograms, ProgramBufferSummary, ProgramMemory, ProgramSummary,
     RegionsSummary, SemaphoreSummary,

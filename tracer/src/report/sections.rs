@@ -107,14 +107,28 @@ pub fn held_for(process: &ProcessSummary) -> Option<String> {
 
 /// The line that tells at once that an allocation failed.
 pub fn out_of_memory(comm: &str, pid: u32, failed: &FailedAllocation) -> String {
-    let FailedAllocation { buffer, live, .. } = failed;
+    let FailedAllocation {
+        buffer, live, free, ..
+    } = failed;
     let device = device_name(buffer.device.kind, &[buffer.device.id]);
     let held = match live.buffers {
         0 => "nothing was live".to_owned(),
         buffers => format!("{} held {}", count(buffers, "buffer"), bytes(live.bytes)),
     };
+    let free = free.map(|(range, free)| {
+        let left = match free.bytes {
+            0 => "was full".to_owned(),
+            _ => format!(
+                "had {} free, the largest block {}",
+                bytes(free.bytes),
+                bytes(free.largest)
+            ),
+        };
+        format!("; each of {} {left}", count(range.banks, "bank"))
+    });
+    let free = free.unwrap_or_default();
     format!(
-        "out of memory: {} (pid {pid}) asked for {} of {} on {device}, where {held}",
+        "out of memory: {} (pid {pid}) asked for {} of {} on {device}, where {held}{free}",
         printable(comm),
         bytes(buffer.size),
         buffer.buffer_type,
@@ -357,7 +371,8 @@ pub(super) fn memory(buffer_type: BufferType, device: &str) -> String {
     format!("{buffer_type}, {device}")
 }
 
-pub(super) fn device_name(kind: DeviceKind, numbers: &[u32]) -> String {
+/// `mesh 1`, `chips 0-7`
+pub fn device_name(kind: DeviceKind, numbers: &[u32]) -> String {
     let kind = match (kind, numbers) {
         (DeviceKind::Mesh, _) => "mesh",
         (DeviceKind::Chip, [_]) => "chip",

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::{
-    Change, Failure, Leak, MarkSummary, OriginTotal, Peak, ProgramMemory, SinceMark, StackSummary,
-    Temporary,
+    Change, Failure, Leak, MapSummary, MarkSummary, OriginTotal, Peak, ProgramMemory, SinceMark,
+    StackSummary, Temporary,
 };
 use crate::{
     ledger::{BufferType, DeviceKind, Exit, Layout, Nanoseconds},
@@ -127,6 +127,8 @@ pub struct ProcessSummary {
     pub leaks: Vec<Leak>,
     /// What lay on each device when most did; by device and type.
     pub peaks: Vec<Peak>,
+    /// What lies where in the banks of each device; by device and type.
+    pub maps: Vec<MapSummary>,
     pub temporary: Temporary,
     /// What is live, by what it is for.
     pub origins: Vec<OriginTotal>,
@@ -282,6 +284,8 @@ pub struct BufferSummary {
     pub page_size: u64,
     pub buffer_type: BufferType,
     pub layout: Layout,
+    /// How much of each bank it takes; `None` if that isn't known, or it takes nothing of its own.
+    pub bytes_per_bank: Option<u64>,
     pub device_id: u32,
     /// A mesh and a chip may have the same id.
     pub device_kind: DeviceKind,

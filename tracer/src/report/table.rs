@@ -8,6 +8,7 @@ use comfy_table::{
     TableStyle, Width,
 };
 
+use super::bars::put_maps;
 use super::change_text::put_change;
 use super::programs_table::in_l1;
 use super::sections::{held_for, put_sections};
@@ -116,6 +117,7 @@ fn put_process(text: &mut String, process: &ProcessSummary, options: TableOption
             what = "";
         }
     }
+    put_maps(text, process, options);
     put_sections(text, process, options);
 }
 

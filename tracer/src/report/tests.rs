@@ -4,6 +4,7 @@ mod by_stack;
 mod change;
 mod destination;
 mod line;
+mod maps;
 mod schema;
 mod table;
 

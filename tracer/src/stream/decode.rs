@@ -78,6 +78,8 @@ pub struct Stream {
     lists: u32,
     /// By process and address: the kernel's side sends of a device that it sent before only that.
     devices: HashMap<(u32, u64), Device>,
+    /// By process and thread: the block that an allocator has taken for the buffer which comes next.
+    blocks: HashMap<(u32, u32), u64>,
     started_at: u64,
 }
 
@@ -110,6 +112,7 @@ impl Stream {
             elements: Elements::default(),
             lists: 0,
             devices: HashMap::new(),
+            blocks: HashMap::new(),
             started_at,
         }
     }
@@ -194,7 +197,17 @@ impl Stream {
                 };
                 match known {
                     Known::Buffers(known) => {
-                        let kind = known.kind(&fields, header.pid, &mut self.devices)?;
+                        let thread = (header.pid, header.tid);
+                        if known.kind == PointKind::Block && fields.sent.len() == 8 {
+                            self.blocks.insert(thread, number(fields.sent));
+                            return Ok(Decoded::Part);
+                        }
+                        let mut kind = known.kind(&fields, header.pid, &mut self.devices)?;
+                        if let EventKind::Allocate(buffer) = &mut kind {
+                            // For an empty one the allocator isn't asked.
+                            let block = self.blocks.remove(&thread);
+                            buffer.bytes_per_bank = block.filter(|_| buffer.size > 0);
+                        }
                         Ok(Decoded::Memory(event(kind)))
                     }
                     Known::Programs(plan) => {
@@ -224,9 +237,15 @@ impl Stream {
             .map(|((_, pointer), _)| *pointer)
     }
 
+    /// Records were lost: a block may not be that of the buffer which comes next.
+    pub fn after_loss(&mut self) {
+        self.blocks.clear();
+    }
+
     /// A process's objects are gone.
     fn forget(&mut self, pid: u32) {
         self.devices.retain(|(of, _), _| *of != pid);
+        self.blocks.retain(|(of, _), _| *of != pid);
     }
 }
 
@@ -295,6 +314,7 @@ impl KnownPoint {
             buffer_type: BufferType::from_number(buffer_type)
                 .ok_or(DecodeError::BufferType(buffer_type))?,
             layout: Layout::from_number(fields.get(&plan.layout)?),
+            bytes_per_bank: None,
             unique_id: plan
                 .unique_id
                 .as_ref()

@@ -3,7 +3,7 @@
 use thiserror::Error;
 use tracer_common::{
     BLOCK_AT, Capture, Condition, KNOWN_AT, MAX_CONDITIONS, MAX_READ_LEN, MAX_READS, Read, SENT_AT,
-    register, stack,
+    register, stack, wake,
 };
 
 use crate::abi::{Abi, FieldPath, Holder, Point, PointKind};
@@ -42,7 +42,7 @@ pub struct Location {
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub capture: Capture,
-    /// The pointer to the buffer; at a bulk free, to the allocator.
+    /// The pointer to the buffer; at a bulk free, to the allocator; of a block, its size.
     pub object: Location,
     /// Where the fields stand; `None` where the object is all that is captured.
     pub buffer: Option<BufferPlan>,
@@ -90,7 +90,7 @@ pub fn plan(abi: &Abi, point: &Point, number: u32) -> Result<Plan, PlanError> {
     planner.capture.forget = u32::from(point.kind == PointKind::BulkFree);
     let buffer = match point.kind {
         // The rest of a freed buffer was told at its birth.
-        PointKind::BulkFree | PointKind::Deallocate => None,
+        PointKind::BulkFree | PointKind::Deallocate | PointKind::Block => None,
         // Those of programs are planned apart.
         PointKind::LaidOut | PointKind::Dispatched | PointKind::ProgramEnd => None,
         PointKind::Allocate | PointKind::Create | PointKind::Destroy => {
@@ -108,6 +108,13 @@ pub fn plan(abi: &Abi, point: &Point, number: u32) -> Result<Plan, PlanError> {
         };
         planner.capture.stack_word = buffer.address.at as u32;
     }
+    // What can be learnt of an allocator is learnt from the process's memory, as long as there is one:
+    // when it is first heard of, and when it refuses. A buffer's end that isn't short tells of that.
+    planner.capture.wake = match point.kind {
+        PointKind::Allocate => wake::FIRST,
+        PointKind::Destroy if planner.capture.short_on_first != 0 => wake::ALWAYS,
+        _ => wake::NEVER,
+    };
     Ok(Plan {
         capture: planner.capture,
         object,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use tracer_common::{
     BLOCK_AT, Capture, Condition, Header, KNOWN_AT, MAX_READ_LEN, POINT_EXEC, POINT_EXIT,
-    POINT_FORK, POINT_LINKED, SENT_AT, WORKSPACE_LEN, register,
+    POINT_FORK, POINT_LINKED, SENT_AT, WORKSPACE_LEN, register, wake,
 };
 
 use super::{DecodeError, Decoded, PlanError, Stream, plan::plan};
@@ -194,6 +194,7 @@ fn expected() -> Buffer {
         page_size: 2048,
         buffer_type: BufferType::Dram,
         layout: Layout::HeightSharded,
+        bytes_per_bank: None,
         unique_id: Some(77),
         ownership: Ownership::Owning,
     }
@@ -288,6 +289,130 @@ fn a_device_that_was_sent_is_not_read_again() {
         let allocated = event(EventKind::Allocate(expected())).unwrap();
         assert_eq!(stream.decode(&sent), allocated);
         assert_eq!(stream.decode(&known), allocated);
+    }
+}
+
+/// One stream of a library's records.
+struct Hits<'a> {
+    abi: &'a Abi,
+    stream: Stream,
+    captures: Vec<Capture>,
+}
+
+impl<'a> Hits<'a> {
+    fn on(abi: &'a Abi) -> Self {
+        let mut stream = Stream::new(500);
+        let captures = stream.add(abi, None).unwrap().captures;
+        let captures = captures.into_iter().map(|(_, capture)| capture).collect();
+        Self {
+            abi,
+            stream,
+            captures,
+        }
+    }
+
+    /// A hit of a function's entry, in a thread, with what is looked for there as `argument`.
+    fn hit(&mut self, kind: PointKind, tid: u32, argument: u64, memory: &Memory) -> Decoded {
+        let mut points = self.abi.points.iter();
+        let index = points.position(|point| point.kind == kind).unwrap();
+        let point = &self.abi.points[index];
+        let Holder::Register(register) = point.holder else {
+            panic!("not at an entry")
+        };
+        let mut registers = [0xdead; 16];
+        registers[register as usize] = argument;
+        let ip = BIAS + point.address;
+        let capture = &self.captures[index];
+        let mut record = execute(capture, registers, ip, memory, false).unwrap();
+        record[12..16].copy_from_slice(&tid.to_le_bytes());
+        self.stream.decode(&record).unwrap()
+    }
+
+    fn block(&mut self, tid: u32, bytes: u64) {
+        let part = self.hit(PointKind::Block, tid, bytes, &Memory::default());
+        assert_eq!(part, Decoded::Part);
+    }
+
+    /// How much of each bank an allocated buffer takes.
+    fn allocate(&mut self, tid: u32, memory: &Memory) -> Option<u64> {
+        match self.hit(PointKind::Allocate, tid, BUFFER, memory) {
+            Decoded::Memory(Event {
+                kind: EventKind::Allocate(buffer),
+                ..
+            }) => buffer.bytes_per_bank,
+            other => panic!("no allocation: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_buffer_takes_the_block_that_its_thread_took_last() {
+    for abi in abis() {
+        let mut hits = Hits::on(&abi);
+        let buffer = memory(&abi);
+        assert_eq!(hits.allocate(1, &buffer), None);
+        hits.block(1, 0x800);
+        hits.block(2, 0x40);
+        // One that was taken for nobody: an allocation that failed after.
+        hits.block(1, 0x2c00);
+        assert_eq!(hits.allocate(1, &buffer), Some(0x2c00));
+        assert_eq!(hits.allocate(1, &buffer), None);
+        assert_eq!(hits.allocate(2, &buffer), Some(0x40));
+    }
+}
+
+#[test]
+fn for_an_empty_buffer_no_block_is_taken() {
+    for abi in abis() {
+        let mut hits = Hits::on(&abi);
+        let mut empty = memory(&abi);
+        empty.put_field(BUFFER, &abi.fields.size.path, 0);
+        hits.block(1, 0x800);
+        assert_eq!(hits.allocate(1, &empty), None);
+        assert_eq!(hits.allocate(1, &memory(&abi)), None);
+    }
+}
+
+#[test]
+fn a_block_may_be_anybodys_where_records_were_lost() {
+    for abi in abis() {
+        let mut hits = Hits::on(&abi);
+        hits.block(1, 0x800);
+        hits.stream.after_loss();
+        assert_eq!(hits.allocate(1, &memory(&abi)), None);
+    }
+}
+
+/// A new program's threads may have the numbers of the old one's.
+#[test]
+fn a_program_that_is_executed_takes_the_blocks_of_none() {
+    for abi in abis() {
+        let mut hits = Hits::on(&abi);
+        hits.block(1, 0x800);
+        let executed = record(POINT_EXEC, 0, &[0; 8]);
+        assert!(matches!(
+            hits.stream.decode(&executed),
+            Ok(Decoded::Executed { .. })
+        ));
+        assert_eq!(hits.allocate(1, &memory(&abi)), None);
+    }
+}
+
+/// For most records nobody is woken: that would cost the target more than all the rest.
+#[test]
+fn the_reader_is_woken_for_what_it_must_look_at_in_time() {
+    for abi in abis() {
+        let hits = Hits::on(&abi);
+        let wakes = abi.points.iter().zip(&hits.captures);
+        let wakes: Vec<_> = wakes
+            .filter(|(_, capture)| capture.wake != wake::NEVER)
+            .map(|(point, capture)| (point.kind, capture.wake))
+            .collect();
+        let expected = [
+            (PointKind::Destroy, wake::ALWAYS),
+            (PointKind::Allocate, wake::FIRST),
+        ];
+        assert_eq!(wakes, expected);
     }
 }
 

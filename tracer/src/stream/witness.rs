@@ -183,6 +183,7 @@ mod tests {
             page_size: 1024,
             buffer_type: BufferType::Dram,
             layout: Layout::Interleaved,
+            bytes_per_bank: None,
             unique_id: Some(unique_id),
             ownership: Ownership::Owning,
         }

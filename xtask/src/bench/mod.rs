@@ -102,6 +102,7 @@ impl Way {
 const ALLOCATE: &str = "_ZN2tt8tt_metal12GraphTracker14track_allocateEPKNS0_6BufferE";
 const FREE: &str = "_ZN2tt8tt_metal13AllocatorImpl17deallocate_bufferEPNS0_6BufferE";
 const FREE_ALL: &str = "_ZN2tt8tt_metal13AllocatorImpl18deallocate_buffersEv";
+const BLOCK: &str = "_ZN2tt8tt_metal9allocator11FreeListOpt17allocate_in_blockEmmm";
 const DESTROY: &str = "_ZN2tt8tt_metal6BufferD1Ev";
 /// How the names of `create` for a non-owning buffer begin: device, address, size, page size.
 const CREATE_NON_OWNING: [&str; 2] = [
@@ -345,7 +346,7 @@ fn probe_points(library: &Path) -> Result<Vec<String>> {
         .iter()
         .find_map(|start| name_starting(&bytes, start))
         .with_context(|| format!("{} has no Buffer::create", library.display()))?;
-    let mut points = [ALLOCATE, FREE, FREE_ALL, DESTROY]
+    let mut points = [ALLOCATE, FREE, FREE_ALL, BLOCK, DESTROY]
         .map(str::to_owned)
         .to_vec();
     points.push(create);

@@ -7,6 +7,7 @@ use super::{
         clock::monotonic_ns,
         deed::{Deed, What},
         failure::{Failure, Kind},
+        spaces::Learnt,
     },
     Session,
 };
@@ -34,13 +35,24 @@ impl Session {
             kernel,
             stream,
             stacks,
+            spaces,
             ..
         } = self;
         let mut records = Vec::new();
         let until = monotonic_ns() + SKEW_NS;
         kernel.drain(|record| {
-            let decoded = stream.decode(record);
-            records.push((decoded, stream::point(record), stream::stack_state(record)));
+            let mut decoded = stream.decode(record);
+            // Before all else: a process may be about to end.
+            let learnt = match &mut decoded {
+                Ok(Decoded::Memory(event)) => spaces.look(event),
+                _ => None,
+            };
+            records.push((
+                decoded,
+                stream::point(record),
+                stream::stack_state(record),
+                learnt,
+            ));
             stream::time_ns(record).is_none_or(|time| time < until)
         });
         let until = monotonic_ns() + SKEW_NS;
@@ -50,11 +62,11 @@ impl Session {
             }
             stream::time_ns(record).is_none_or(|time| time < until)
         });
-        for (decoded, point, stack) in records {
+        for (decoded, point, stack, learnt) in records {
             match decoded {
                 Ok(Decoded::Memory(event)) => {
                     last = Some((event.pid, event.tid));
-                    if let Err(error) = self.memory(event, point, stack)? {
+                    if let Err(error) = self.memory(event, point, stack, learnt.as_ref())? {
                         implausible.get_or_insert((event.pid, error));
                     }
                 }
@@ -101,12 +113,13 @@ impl Session {
     }
 
     /// An event about device memory, which may prove that its library is misunderstood. `point`: whose
-    /// probe told of it.
+    /// probe told of it. `learnt`: what its allocator said, if it was asked.
     fn memory(
         &mut self,
         event: Event,
         point: Option<u32>,
         stack: StackState,
+        learnt: Option<&Learnt>,
     ) -> Result<Result<(), Implausible>, Failure> {
         let event = Event {
             stack: self.stacks.of(&event, stack),
@@ -134,6 +147,9 @@ impl Session {
                 known.probes,
                 known.programs,
             );
+        }
+        if let Some(learnt) = learnt {
+            self.books.has_ranges(event.pid, learnt);
         }
         self.apply(event);
         Ok(plausible)
@@ -179,6 +195,7 @@ impl Session {
     /// What was known of a process's program holds no more.
     fn forget(&mut self, pid: u32) -> Result<(), Failure> {
         self.before.forget(pid);
+        self.spaces.forget(pid);
         self.witness.forget(pid);
         self.stacks.close(pid);
         Ok(self.meshes.forget(&mut self.kernel, pid)?)

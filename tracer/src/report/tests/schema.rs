@@ -53,6 +53,7 @@ fn every_summary_satisfies_the_schema() {
         troubled_summary(),
         by_stack::model_summary(),
         change::changed_summary(),
+        maps::summary_of(&maps::with_holes()),
         one_chip,
         empty,
         bare,

@@ -24,6 +24,7 @@ mod listing;
 mod members;
 mod names;
 mod points;
+mod program_buffers;
 mod programs;
 mod settle;
 mod state;

@@ -9,8 +9,10 @@ use tracer_common::{
 };
 
 use super::{
+    elements::Elements,
+    lists::ListsPlan,
     plan::{BufferPlan, DevicePlan, Location, Plan, PlanError, plan},
-    programs::{Elements, ListsPlan, ProgramPlan},
+    programs::ProgramPlan,
 };
 use crate::{
     abi::{Abi, PointKind, Programs},

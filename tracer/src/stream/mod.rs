@@ -1,6 +1,8 @@
 //! From field paths to capture programs, and from the kernel's records to [`Event`]s.
 
 mod decode;
+mod elements;
+mod lists;
 mod plan;
 mod programs;
 mod stack;

@@ -98,6 +98,11 @@ impl Looper {
         Ok(nanoseconds / 1e9)
     }
 
+    /// Dispatches a cached program `count` times; nanoseconds for each.
+    pub fn dispatch(&mut self, count: u32) -> Result<f64> {
+        self.ask(&format!("dispatch {count}"))
+    }
+
     fn ask(&mut self, line: &str) -> Result<f64> {
         let commands = self.commands.as_mut().context("no stdin")?;
         writeln!(commands, "{line}").context("the measured process has ended")?;

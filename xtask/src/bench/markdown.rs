@@ -5,7 +5,8 @@ use std::{fmt::Write as _, fs, process::Command, thread};
 use anyhow::{Context as _, Result};
 
 use super::{
-    Events, Measured, Options, Way,
+    Events, Measured, Options, Way, dispatch,
+    dispatch::Dispatch,
     statistics::{Quartiles, Spread, median},
     steady::{RATE, SECONDS, Steady},
     walk::Walk,
@@ -18,6 +19,7 @@ const LIMIT: f64 = 1.6;
 pub fn document(
     measured: &[Measured],
     steady: &[Steady],
+    dispatches: &[Dispatch],
     walks: &[Walk],
     options: &Options,
 ) -> Result<String> {
@@ -50,8 +52,38 @@ pub fn document(
         text.push('\n');
         text.push_str(&steady_load(steady)?);
     }
+    if !dispatches.is_empty() {
+        text.push('\n');
+        text.push_str(&dispatched(dispatches)?);
+    }
     if !walks.is_empty() {
         text.push_str(&attachments(walks, options)?);
+    }
+    Ok(text)
+}
+
+/// What a dispatched operation takes.
+fn dispatched(dispatches: &[Dispatch]) -> Result<String> {
+    let mut text = format!(
+        "## A dispatched operation\n\n\
+         `ttnn.add` into a tensor that is there, its program cached: nothing is allocated. Two processes, \
+         one of them under `tt-memtrace attach` (`--stacks full`), take {} turns of {} dispatches each.\n\n\
+         | ttnn | untraced µs | added µs |\n|---|---|---|\n",
+        dispatch::TURNS,
+        dispatch::DISPATCHES
+    );
+    for Dispatch {
+        release,
+        untraced,
+        added,
+    } in dispatches
+    {
+        let microseconds = |of: &Quartiles| {
+            let [first, median, third] = [of.first, of.median, of.third].map(|ns| ns / 1000.0);
+            format!("{median:.1} [{first:.1}–{third:.1}]")
+        };
+        let (untraced, added) = (microseconds(untraced), microseconds(added));
+        writeln!(text, "| {release} | {untraced} | {added} |")?;
     }
     Ok(text)
 }

@@ -7,6 +7,7 @@
 //! process has its own copy of the library, so that nobody's probes touch another. A round starts
 //! all of them anew and swaps the copies.
 
+mod dispatch;
 mod looper;
 mod markdown;
 mod statistics;
@@ -175,6 +176,15 @@ pub fn main(progress: &Progress, options: &Options) -> Result<()> {
                 .extend(progress.step(&name, |_| walk::measure(environment, tracer, &dir, times))?);
         }
     }
+    let mut dispatches = Vec::new();
+    if let Some(tracer) = tracer.as_deref().filter(|_| !options.only_attachments) {
+        for environment in &environments {
+            let name = format!("dispatch on ttnn {}", environment.version);
+            let dir = dir.join("dispatch");
+            dispatches
+                .push(progress.step(&name, |_| dispatch::measure(environment, tracer, &dir))?);
+        }
+    }
     for environment in &environments {
         if options.only_attachments {
             break;
@@ -191,7 +201,7 @@ pub fn main(progress: &Progress, options: &Options) -> Result<()> {
         measured.push(result?);
     }
 
-    let text = markdown::document(&measured, &steady, &walks, options)?;
+    let text = markdown::document(&measured, &steady, &dispatches, &walks, options)?;
     let is_part = options.dry_run || options.without_tracer || options.only_attachments;
     publish(&text, &file, is_part)
 }

@@ -296,7 +296,10 @@ fn cached_programs_are_known_when_attached_to(release: Release) {
     let mut target = Process::spawn(workload.arg("1x1"));
     let said: Value = serde_json::from_str(&target.line()).expect("JSON");
     let pid = target.pid();
-    let tracer = Tracer::attach_to(&dir, pid).start_and_see(|| {});
+    // It goes on dispatching while the tracer reads what was there before.
+    let tracer = Tracer::attach_to(&dir, pid).start_and_see(|| {
+        ask(&mut target, "again");
+    });
     ask(&mut target, "again");
     target.send("end");
     target.wait();
@@ -305,12 +308,11 @@ fn cached_programs_are_known_when_attached_to(release: Release) {
     let summary = dir.summary();
     let process = summary.expect_complete().process(pid);
     assert_eq!(memory(process)["unknown_dispatches"], 0);
-    assert_eq!(memory(process)["dispatches"], 3);
     let programs = list(memory(process), "programs");
     let mut ends: Vec<(u64, u64)> = programs
         .iter()
         .map(|program| {
-            assert_eq!(program["dispatches"], 1, "{program:#}");
+            assert!(unsigned(program, "dispatches") >= 1, "{program:#}");
             assert_eq!(program["device_id"], said["mesh"], "{program:#}");
             let range = &program["regions"][0]["ranges"][0];
             (unsigned(program, "id"), unsigned(range, "end"))

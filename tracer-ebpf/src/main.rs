@@ -175,33 +175,21 @@ fn read_register(regs: *const pt_regs, number: u32) -> u64 {
     }
 }
 
-/// Records a hit as the capture program with the probe's cookie says.
+/// Records a hit as the capture program with the probe's cookie says, without stack and lists.
 #[uprobe]
 pub fn capture(ctx: ProbeContext) -> u32 {
-    hit::<false, false>(&ctx)
+    hit::<false>(&ctx)
 }
 
-/// Likewise, with the stack where that is wanted. A program of its own: it needs Linux 5.17, as do
-/// those that send lists.
+/// Likewise, with the stack and the object's lists where they are wanted. A program of its own: it needs
+/// Linux 5.17.
 #[uprobe]
-pub fn capture_with_stacks(ctx: ProbeContext) -> u32 {
-    hit::<true, false>(&ctx)
-}
-
-/// Like [`capture`], with the object's lists where they are wanted.
-#[uprobe]
-pub fn capture_lists(ctx: ProbeContext) -> u32 {
-    hit::<false, true>(&ctx)
-}
-
-/// Like [`capture_with_stacks`], with the object's lists where they are wanted.
-#[uprobe]
-pub fn capture_lists_with_stacks(ctx: ProbeContext) -> u32 {
-    hit::<true, true>(&ctx)
+pub fn capture_whole(ctx: ProbeContext) -> u32 {
+    hit::<true>(&ctx)
 }
 
 #[inline(always)]
-fn hit<const STACKS: bool, const LISTS: bool>(ctx: &ProbeContext) -> u32 {
+fn hit<const WHOLE: bool>(ctx: &ProbeContext) -> u32 {
     // SAFETY: the helper takes the program's own context.
     let cookie = unsafe { bpf_get_attach_cookie(ctx.as_ptr()) };
     let Some(program) = CAPTURES.get(cookie as u32) else {
@@ -217,7 +205,7 @@ fn hit<const STACKS: bool, const LISTS: bool>(ctx: &ProbeContext) -> u32 {
     if program.forget != 0 {
         forget(own_pid());
     }
-    let wanted = match LISTS {
+    let wanted = match WHOLE {
         true => list::wanted(program.lists_when, program.lists, value),
         false => list::Wanted::All,
     };
@@ -242,7 +230,7 @@ fn hit<const STACKS: bool, const LISTS: bool>(ctx: &ProbeContext) -> u32 {
         words.write(value);
         words.add(SENT_AT / 8).write(value);
     }
-    if LISTS && program.second != 0 {
+    if WHOLE && program.second != 0 {
         let second = read_register(ctx.regs, program.second - 1);
         // SAFETY: likewise.
         unsafe {
@@ -327,7 +315,7 @@ fn hit<const STACKS: bool, const LISTS: bool>(ctx: &ProbeContext) -> u32 {
         faults,
         ..header(program.point)
     };
-    if STACKS && program.stack != 0 {
+    if WHOLE && program.stack != 0 {
         // SAFETY: both are multiples of 8 with 8 bytes of the workspace behind them.
         let [word, object] = [program.stack_word, program.known_by].map(|at| unsafe {
             data.add((at as usize & 0xf8).min(WORKSPACE_LEN - 8))
@@ -342,7 +330,7 @@ fn hit<const STACKS: bool, const LISTS: bool>(ctx: &ProbeContext) -> u32 {
             known_key(own_pid(), object),
         );
     }
-    if LISTS && program.lists_when != lists::NONE {
+    if WHOLE && program.lists_when != lists::NONE {
         // SAFETY: the counts have their own place in the workspace, aligned.
         unsafe { list::send(program.lists, &header, value, words.add(COUNTS_AT / 8)) };
     }

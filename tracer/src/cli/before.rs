@@ -18,7 +18,7 @@ use std::{
 use super::reading::{Places, Subject};
 use crate::{
     baseline::Reading,
-    ledger::{Event, EventKind},
+    ledger::{Event, EventKind, ProgramEvent},
     target::{self, FileId, Threads},
 };
 
@@ -80,6 +80,8 @@ pub struct Before {
     /// Whose events wait.
     held: HashSet<u32>,
     waiting: Vec<Event>,
+    /// Those of programs.
+    waiting_programs: Vec<ProgramEvent>,
 }
 
 impl Before {
@@ -132,6 +134,15 @@ impl Before {
         None
     }
 
+    /// Likewise an event of a program.
+    pub fn hold_back_program(&mut self, event: ProgramEvent) -> Option<ProgramEvent> {
+        if !self.held.contains(&event.pid) {
+            return Some(event);
+        }
+        self.waiting_programs.push(event);
+        None
+    }
+
     /// Whether there were readings and all are over.
     pub fn is_over(&self) -> bool {
         !self.reading.is_empty() && self.reading.iter().all(JoinHandle::is_finished)
@@ -164,6 +175,15 @@ impl Before {
         self.waiting = still;
         self.held = held;
         released
+    }
+
+    /// Likewise the events of programs, after [`Self::release`].
+    pub fn release_programs(&mut self) -> Vec<ProgramEvent> {
+        let held = &self.held;
+        let released = self
+            .waiting_programs
+            .extract_if(.., |event| !held.contains(&event.pid));
+        released.collect()
     }
 
     /// Has the whole heap of a process searched that was read.

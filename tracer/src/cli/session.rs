@@ -235,8 +235,16 @@ impl Session {
         }
         let events = self.before.release();
         self.books.settle(&found, &events);
+        let mut programs = self.before.release_programs().into_iter().peekable();
         for event in &events {
+            // In the order in which they happened.
+            while let Some(earlier) = programs.next_if(|program| program.time <= event.time) {
+                self.books.apply_to_programs(&earlier);
+            }
             self.books.apply(event);
+        }
+        for program in programs {
+            self.books.apply_to_programs(&program);
         }
         for found in found {
             self.before.search(found);

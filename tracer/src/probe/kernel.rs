@@ -77,20 +77,23 @@ pub struct Kernel {
     events: AsyncFd<RingBuf<MapData>>,
     stacks: RingBuf<MapData>,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
-    /// The program that probes run.
+    /// The program that probes run: with stacks and lists, or, on a kernel that is too old for it, without.
     pub(super) capture: &'static str,
-    /// The one that those run that send lists; `None` where the kernel is too old for it.
-    pub(super) capture_lists: Option<&'static str>,
 }
+
+/// With stacks and lists.
+const WHOLE: &str = "capture_whole";
+/// Without either.
+const PLAIN: &str = "capture";
 
 impl Kernel {
     /// Loads the programs, with a ring buffer of `ring_bytes` (a power of two and a multiple of
-    /// the page size), and attaches those that report processes' ends. `lists`: with what sends lists,
-    /// which needs Linux 5.17.
+    /// the page size), and attaches those that report processes' ends. `whole`: with what sends
+    /// stacks and lists, which needs Linux 5.17.
     ///
     /// # Errors
     /// When the kernel refuses the object or a program.
-    pub fn load(ring_bytes: u32, stacks: Stacks, lists: bool) -> Result<Self, ProbeError> {
+    pub fn load(ring_bytes: u32, stacks: Stacks, whole: bool) -> Result<Self, ProbeError> {
         let mut ebpf = EbpfLoader::new()
             // Nothing in the object is relocated by the kernel's types, which take a while to parse.
             .btf(None)
@@ -113,17 +116,12 @@ impl Kernel {
         // dropped, which the `AsyncFd` that owns it does after it deregistered.
         let events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) }
             .map_err(|error| ProbeError::Wait(error.into_parts().1))?;
-        let (capture, capture_lists) = match stacks {
-            Stacks::None => ("capture", "capture_lists"),
-            Stacks::Python | Stacks::Full => ("capture_with_stacks", "capture_lists_with_stacks"),
-        };
         let mut kernel = Self {
             ebpf,
             events,
             stacks: stack_ring,
             logger,
-            capture,
-            capture_lists: lists.then_some(capture_lists),
+            capture: if whole { WHOLE } else { PLAIN },
         };
         let btf::Offsets {
             task_pid,
@@ -154,10 +152,7 @@ impl Kernel {
         };
         kernel.set(setting::STACKS, wanted)?;
         kernel.set(setting::STACKS_FILLED, u64::from(stacks.ring_bytes() / 2))?;
-        for program in [kernel.capture, "linked"]
-            .into_iter()
-            .chain(kernel.capture_lists)
-        {
+        for program in [kernel.capture, "linked"] {
             let program_data: &mut UProbe = kernel.program(program)?;
             program_data
                 .load()
@@ -316,7 +311,7 @@ impl Kernel {
 
     /// Whether lists can be sent.
     pub fn sends_lists(&self) -> bool {
-        self.capture_lists.is_some()
+        self.capture == WHOLE
     }
 
     /// Makes the lists of a library's programs known, by the number that captures have.

@@ -82,13 +82,11 @@ impl Kernel {
             lists,
         } in probes
         {
-            let program = match (lists, self.capture_lists) {
-                (true, Some(program)) => program,
-                // Without, there is nothing to tell.
-                (true, None) => continue,
-                (false, _) => self.capture,
-            };
-            let link = self.uprobe(program, library, file_offset, scope, u64::from(point))?;
+            // Without, there is nothing to tell.
+            if lists && !self.sends_lists() {
+                continue;
+            }
+            let link = self.uprobe(self.capture, library, file_offset, scope, u64::from(point))?;
             attached.links.push(link);
         }
         Ok(attached)

@@ -217,7 +217,7 @@ impl Stream {
                         if ![8, whole].contains(&fields.sent.len()) {
                             return Err(length);
                         }
-                        let elements = self.elements.take(header.tid, header.time_ns);
+                        let elements = self.elements.take(header.pid, header.tid, header.time_ns);
                         let kind = plan.event(&fields, header.pid, &elements, &mut self.devices)?;
                         Ok(Decoded::Program(ProgramEvent {
                             pid: header.pid,
@@ -248,6 +248,7 @@ impl Stream {
     fn forget(&mut self, pid: u32) {
         self.devices.retain(|(of, _), _| *of != pid);
         self.blocks.retain(|(of, _), _| *of != pid);
+        self.elements.forget(pid);
     }
 }
 

@@ -193,9 +193,9 @@ fn core_range(bytes: &[u8]) -> Result<CoreRange, DecodeError> {
     })
 }
 
-/// The elements that came and whose object's own record hasn't yet, by thread.
+/// The elements that came and whose object's own record hasn't yet, by process and thread.
 #[derive(Debug, Default)]
-pub(super) struct Elements(HashMap<u32, (u64, Vec<SentElement>)>);
+pub(super) struct Elements(HashMap<(u32, u32), (u64, Vec<SentElement>)>);
 
 impl Elements {
     /// Keeps an element until the record comes that it belongs to.
@@ -213,7 +213,7 @@ impl Elements {
                 .try_into()
                 .map_err(|_| DecodeError::Length(record.len()))?,
         };
-        let (time, kept) = self.0.entry(header.tid).or_default();
+        let (time, kept) = self.0.entry((header.pid, header.tid)).or_default();
         if *time != header.time_ns {
             *time = header.time_ns;
             // Their own record was lost.
@@ -223,9 +223,17 @@ impl Elements {
         Ok(())
     }
 
+    /// A process's threads are gone.
+    pub fn forget(&mut self, pid: u32) {
+        self.0.retain(|(of, _), _| *of != pid);
+    }
+
     /// Those of a hit.
-    pub fn take(&mut self, tid: u32, time_ns: u64) -> Vec<SentElement> {
-        let taken = self.0.remove(&tid).filter(|(time, _)| *time == time_ns);
+    pub fn take(&mut self, pid: u32, tid: u32, time_ns: u64) -> Vec<SentElement> {
+        let taken = self
+            .0
+            .remove(&(pid, tid))
+            .filter(|(time, _)| *time == time_ns);
         taken.map(|(_, kept)| kept).unwrap_or_default()
     }
 }

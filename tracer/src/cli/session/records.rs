@@ -158,8 +158,10 @@ impl Session {
     /// An event of a program.
     fn program(&mut self, event: ProgramEvent, stack: StackState) {
         let stack = self.stacks.of_program(&event, stack);
-        self.books
-            .apply_to_programs(&ProgramEvent { stack, ..event });
+        let event = ProgramEvent { stack, ..event };
+        if let Some(event) = self.before.hold_back_program(event) {
+            self.books.apply_to_programs(&event);
+        }
     }
 
     /// A process has forked or ended.

@@ -109,14 +109,10 @@ impl ProcessPrograms {
             ProgramEventKind::Dispatched { program, layout } => {
                 self.counters.dispatched += 1;
                 if let Some(layout) = layout {
-                    let device = layout.device.or(only);
-                    self.lay_out(
-                        &Layout {
-                            device,
-                            ..(**layout).clone()
-                        },
-                        event,
-                    );
+                    self.lay_out(layout, event);
+                }
+                if let Some(program) = self.programs.get_mut(program) {
+                    program.layout.device = program.layout.device.or(only);
                 }
                 ProgramEffect::Dispatched(self.dispatch(*program, members, event.time))
             }
@@ -151,12 +147,18 @@ impl ProcessPrograms {
         self.counters.incomplete += u64::from(!layout.complete);
         if let Some(program) = self.programs.get_mut(&layout.program) {
             let key = program.key;
-            if program.layout == *layout {
-                return ProgramEffect::AsBefore(key);
-            }
             if program.layout.id == layout.id {
+                // Not each tells the device anew.
+                let device = layout.device.or(program.layout.device);
+                let layout = Layout {
+                    device,
+                    ..layout.clone()
+                };
+                if program.layout == layout {
+                    return ProgramEffect::AsBefore(key);
+                }
                 program.needs = layout.by_core(None);
-                program.layout = layout.clone();
+                program.layout = layout;
                 program.laid_out_at = event.time;
                 // What lies on the cores stays there until the next dispatch.
                 let accounts = self.accounts.values_mut();

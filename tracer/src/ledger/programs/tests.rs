@@ -79,6 +79,17 @@ fn end(ledger: &mut Ledger, at: u64, program: u64) {
     apply(ledger, at, ProgramEventKind::Ended(ProgramPointer(program)));
 }
 
+/// An event of another kind.
+fn memory_event(ledger: &mut Ledger, kind: EventKind) {
+    ledger.apply(&Event {
+        pid: PID,
+        tid: TID,
+        time: Nanoseconds(12),
+        kind,
+        stack: None,
+    });
+}
+
 fn programs(ledger: &Ledger) -> &ProcessPrograms {
     ledger.process(PID).expect("it had events").programs()
 }
@@ -216,13 +227,10 @@ fn a_closed_device_holds_nothing() {
     let mut ledger = ledger();
     lay_out(&mut ledger, 10, &layout(1, range((0, 0), (1, 0)), 100));
     dispatch(&mut ledger, 11, 1);
-    ledger.apply(&Event {
-        pid: PID,
-        tid: TID,
-        time: Nanoseconds(12),
-        kind: EventKind::BulkFree(crate::ledger::tests::ALLOCATOR),
-        stack: None,
-    });
+    memory_event(
+        &mut ledger,
+        EventKind::BulkFree(crate::ledger::tests::ALLOCATOR),
+    );
     for account in programs(&ledger).accounts().values() {
         assert_eq!((account.live_bytes, account.peak_bytes), (0, 200));
     }
@@ -305,6 +313,25 @@ fn with_two_meshes_a_program_that_does_not_say_for_which_is_in_no_figure() {
 }
 
 #[test]
+fn a_device_that_is_told_of_later_has_what_is_dispatched_from_then_on() {
+    let mut ledger = Ledger::default();
+    let layout = Layout {
+        device: None,
+        ..layout(5, range((0, 0), (1, 0)), 100)
+    };
+    let kind = ProgramEventKind::Dispatched {
+        program: ProgramPointer(5),
+        layout: Some(Box::new(layout)),
+    };
+    apply(&mut ledger, 10, kind);
+    assert_eq!(programs(&ledger).counters().unknown_dispatches, 1);
+    ledger.join(PID, MESH, [0, 1]);
+    dispatch(&mut ledger, 11, 5);
+    assert_eq!(live(&ledger), (200, 200));
+    assert_eq!(programs(&ledger).counters().unknown_dispatches, 1);
+}
+
+#[test]
 fn an_incomplete_layout_is_counted() {
     let mut ledger = ledger();
     let layout = Layout {
@@ -320,13 +347,7 @@ fn an_executed_program_takes_them_all_away() {
     let mut ledger = ledger();
     lay_out(&mut ledger, 10, &layout(1, range((0, 0), (1, 0)), 100));
     dispatch(&mut ledger, 11, 1);
-    ledger.apply(&Event {
-        pid: PID,
-        tid: TID,
-        time: Nanoseconds(12),
-        kind: EventKind::Exec,
-        stack: None,
-    });
+    memory_event(&mut ledger, EventKind::Exec);
     assert_eq!(live(&ledger), (0, 200));
     assert!(programs(&ledger).programs().is_empty());
 }

@@ -28,7 +28,7 @@ pub use cpp::{Cpp, Generation, UserBuild, Variant};
 pub use process::{Finished, Process, wait_for};
 pub use release::{Library, Release, Trials, Versioned};
 pub use summary::{
-    Live, ProcessSummary, Summary, UniqueIds, events_named, text, unique_ids, unsigned,
+    Live, ProcessSummary, Summary, UniqueIds, events_named, list, text, unique_ids, unsigned,
 };
 pub use tracer::{Tracer, WorkDir};
 pub use ttnn::{Cluster, Ttnn};

@@ -274,8 +274,9 @@ fn live_buffer(buffer: &Value) -> Live {
     )
 }
 
+/// A list of a JSON object.
 #[track_caller]
-fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
+pub fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {
     value[name]
         .as_array()
         .unwrap_or_else(|| panic!("no list `{name}` in {value}"))

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 use tt_memtrace_tests::{
     Cluster, Finished, ProcessSummary, Release, Tracer, Ttnn, WorkDir, events_named,
-    for_each_release, text, unsigned,
+    for_each_release, list, text, unsigned,
 };
 
 for_each_release!(
@@ -19,13 +19,6 @@ for_each_release!(
 
 /// Buffers and bytes by type of memory and line of the workload.
 type Lines = BTreeMap<(String, u64), (i64, i64)>;
-
-#[track_caller]
-fn list<'a>(value: &'a Value, name: &str) -> &'a Vec<Value> {
-    value[name]
-        .as_array()
-        .unwrap_or_else(|| panic!("no list `{name}` in {value}"))
-}
 
 #[track_caller]
 fn said(line: &str) -> Value {
@@ -218,7 +211,7 @@ fn against_a_baseline_is_what_tt_metal_lists_more_and_less(release: Release) {
         let summary = run.dir.summary();
         let process = summary.expect_complete().only_process();
         let changes = list(&summary.0["change"], "processes");
-        let [change] = changes.as_slice() else {
+        let [change] = changes else {
             panic!("one process: {changes:?}");
         };
         assert_eq!(change["by_stack"], true);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use tt_memtrace_tests::{
-    Cluster, ProcessSummary, Release, Summary, Tracer, Ttnn, WorkDir, for_each_release, text,
+    Cluster, ProcessSummary, Release, Summary, Tracer, Ttnn, WorkDir, for_each_release, list, text,
     unsigned,
 };
 
@@ -26,13 +26,6 @@ type Spot<'a> = (&'a str, u64, Place);
 fn place(value: &Value) -> Place {
     let buffer_type = text(value, "buffer_type").to_owned();
     (buffer_type, unsigned(value, "address"))
-}
-
-#[track_caller]
-fn list<'a>(value: &'a Value, name: &str) -> &'a Vec<Value> {
-    value[name]
-        .as_array()
-        .unwrap_or_else(|| panic!("no list `{name}` in {value}"))
 }
 
 /// A run of `origins.py`, to its death.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use tt_memtrace_tests::{
     Cluster, Process, ProcessSummary, Release, Tracer, Ttnn, WorkDir, events_named,
-    for_each_release, shm, text, unsigned,
+    for_each_release, list, shm, text, unsigned,
 };
 
 for_each_release!(
@@ -37,10 +37,6 @@ fn ask(process: &mut Process, word: &str) -> Value {
 
 fn memory(process: ProcessSummary<'_>) -> &Value {
     &process.0["program_memory"]
-}
-
-fn list<'a>(value: &'a Value, name: &str) -> &'a Vec<Value> {
-    value[name].as_array().expect("a list")
 }
 
 /// The one program of an operation.
@@ -125,10 +121,10 @@ fn each_program_is_laid_out_as_tt_metal_says(release: Release) {
         // Its own buffers lie in its regions, one behind the other from the first byte to the last: what
         // it takes of each core is their sum, and the error names its end.
         let regions = list(program, "regions");
-        let [region] = &regions[..] else {
+        let [region] = regions else {
             panic!("{operation} has not one range of cores: {regions:#?}");
         };
-        let [bytes] = &list(region, "ranges")[..] else {
+        let [bytes] = list(region, "ranges") else {
             panic!("{operation} has not one region: {region:#}");
         };
         let own: u64 = list(program, "buffers")

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use tt_memtrace_tests::{
     Cluster, Finished, ProcessSummary, Release, Summary, Tracer, Ttnn, WorkDir, for_each_release,
-    text, unsigned, wait_for,
+    list, text, unsigned, wait_for,
 };
 
 for_each_release!(
@@ -20,13 +20,6 @@ for_each_release!(
 
 /// Buffers and bytes, by the line of the workload that they were made on.
 type Lines = BTreeMap<u64, (u64, u64)>;
-
-#[track_caller]
-fn list<'a>(value: &'a Value, name: &str) -> &'a Vec<Value> {
-    value[name]
-        .as_array()
-        .unwrap_or_else(|| panic!("no list `{name}` in {value}"))
-}
 
 /// What the workload says of lines.
 #[track_caller]

@@ -75,6 +75,19 @@ fn dispatch(ledger: &mut Ledger, at: u64, program: u64) {
     apply(ledger, at, ProgramEventKind::Dispatched { program, layout });
 }
 
+/// Program 5, which was laid out before the trace, is dispatched. It doesn't say for which device.
+fn dispatch_from_before(ledger: &mut Ledger, at: u64) {
+    let layout = Layout {
+        device: None,
+        ..layout(5, range((0, 0), (1, 0)), 100)
+    };
+    let kind = ProgramEventKind::Dispatched {
+        program: ProgramPointer(5),
+        layout: Some(Box::new(layout)),
+    };
+    apply(ledger, at, kind);
+}
+
 fn end(ledger: &mut Ledger, at: u64, program: u64) {
     apply(ledger, at, ProgramEventKind::Ended(ProgramPointer(program)));
 }
@@ -273,16 +286,8 @@ fn a_program_from_before_is_known_from_its_first_dispatch_on() {
     let mut ledger = ledger();
     dispatch(&mut ledger, 10, 5);
     assert_eq!(programs(&ledger).counters().unknown_dispatches, 1);
-    // It doesn't say for which device; the process has one mesh.
-    let layout = Layout {
-        device: None,
-        ..layout(5, range((0, 0), (1, 0)), 100)
-    };
-    let kind = ProgramEventKind::Dispatched {
-        program: ProgramPointer(5),
-        layout: Some(Box::new(layout)),
-    };
-    apply(&mut ledger, 11, kind);
+    // The process has one mesh.
+    dispatch_from_before(&mut ledger, 11);
     assert_eq!(live(&ledger), (200, 200));
     assert_eq!(programs(&ledger).counters().unknown_dispatches, 1);
 }
@@ -291,23 +296,11 @@ fn a_program_from_before_is_known_from_its_first_dispatch_on() {
 fn with_two_meshes_a_program_that_does_not_say_for_which_is_in_no_figure() {
     let mut ledger = ledger();
     ledger.join(PID, crate::ledger::tests::mesh(2), [2]);
-    let layout = Layout {
-        device: None,
-        ..layout(5, range((0, 0), (1, 0)), 100)
-    };
-    let kind = ProgramEventKind::Dispatched {
-        program: ProgramPointer(5),
-        layout: Some(Box::new(layout)),
-    };
-    apply(&mut ledger, 11, kind);
+    dispatch_from_before(&mut ledger, 11);
     assert!(programs(&ledger).accounts().is_empty());
     assert_eq!(programs(&ledger).counters().unknown_dispatches, 1);
     // It is told again, and then for which.
-    lay_out(
-        &mut ledger,
-        12,
-        &self::layout(5, range((0, 0), (1, 0)), 100),
-    );
+    lay_out(&mut ledger, 12, &layout(5, range((0, 0), (1, 0)), 100));
     dispatch(&mut ledger, 13, 5);
     assert_eq!(live(&ledger), (200, 200));
 }
@@ -315,15 +308,7 @@ fn with_two_meshes_a_program_that_does_not_say_for_which_is_in_no_figure() {
 #[test]
 fn a_device_that_is_told_of_later_has_what_is_dispatched_from_then_on() {
     let mut ledger = Ledger::default();
-    let layout = Layout {
-        device: None,
-        ..layout(5, range((0, 0), (1, 0)), 100)
-    };
-    let kind = ProgramEventKind::Dispatched {
-        program: ProgramPointer(5),
-        layout: Some(Box::new(layout)),
-    };
-    apply(&mut ledger, 10, kind);
+    dispatch_from_before(&mut ledger, 10);
     assert_eq!(programs(&ledger).counters().unknown_dispatches, 1);
     ledger.join(PID, MESH, [0, 1]);
     dispatch(&mut ledger, 11, 5);

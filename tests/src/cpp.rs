@@ -1,5 +1,5 @@
-//! The small C++ target (`tests/target`): a `libtt_metal.so` of our own, and a program on it that
-//! does what a test tells it.
+//! The small C++ target (`tests/target`): a `libtt_metal.so` of our own, and a program that uses it and obeys a
+//! test's commands.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,9 +9,9 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use crate::{Process, WorkDir, target_dir, workspace};
+use crate::{Process, Tracer, WorkDir, target_dir, workspace};
 
-/// Which release of TT-Metal the library is shaped after.
+/// The release of TT-Metal whose classes and functions the library copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Generation {
     /// ttnn 0.77.0: the fields of a buffer lie in `Buffer`.
@@ -20,7 +20,7 @@ pub enum Generation {
     Two,
 }
 
-/// What is peculiar about the library.
+/// How the library differs from the plain one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Variant {
     Plain,
@@ -30,17 +30,17 @@ pub enum Variant {
     Hidden,
     /// The accessor of one field reads another field than the constructor writes.
     Disagree,
-    /// The accessor of one field calls a function that can't be looked into. The constructor still
+    /// The accessor of one field calls a function whose code can't be followed. The constructor still
     /// shows where the field lies.
     Opaque,
-    /// The accessor and the constructor agree on a place for the page size that isn't it at run time.
+    /// The accessor and the constructor agree on an offset for the page size that holds something else at run time.
     Crossed,
-    /// `Device::id()` does so, and nothing else shows where a chip's id lies.
+    /// `Device::id()` calls such a function, and no other code shows where a chip's id lies.
     Unseen,
 }
 
 impl Generation {
-    /// What its directory is called.
+    /// The name of its directory.
     fn name(self) -> &'static str {
         match self {
             Self::One => "gen1",
@@ -48,7 +48,7 @@ impl Generation {
         }
     }
 
-    /// The directory with the library and the programs, built if they aren't yet.
+    /// The directory with the library and the programs. The first call builds them.
     pub fn dir(self, variant: Variant) -> PathBuf {
         let variant = match variant {
             Variant::Plain => "",
@@ -80,13 +80,13 @@ impl Generation {
         dir.command(self.dir(variant).join("target"))
     }
 
-    /// The program that loads the library when told to.
+    /// The program that loads the library at a command.
     pub fn late(self, dir: &WorkDir, variant: Variant) -> Command {
         dir.command(self.dir(variant).join("late"))
     }
 
-    /// The accessor that [`Variant::Disagree`] and [`Variant::Opaque`] are about.
-    pub fn bent_accessor(self) -> &'static str {
+    /// The accessor that [`Variant::Disagree`] and [`Variant::Opaque`] change.
+    pub fn changed_accessor(self) -> &'static str {
         match self {
             Self::One => "Buffer::page_size",
             Self::Two => "Buffer::size",
@@ -94,7 +94,7 @@ impl Generation {
     }
 }
 
-/// The library as a user's own build makes it.
+/// The library, built with the compiler and the flags of a user's own build.
 pub struct UserBuild {
     compiler: &'static str,
     flags: &'static [&'static str],
@@ -102,8 +102,7 @@ pub struct UserBuild {
 }
 
 impl UserBuild {
-    /// Builds the library of both generations with that compiler and those flags, unless that was
-    /// done before.
+    /// Builds the library of both generations with that compiler and those flags, unless it is built already.
     pub fn new(compiler: &'static str, flags: &'static [&'static str]) -> Self {
         let script = workspace().join("tests/target/build-as");
         let out = target_dir()
@@ -137,28 +136,27 @@ impl UserBuild {
         self.dir(generation).join("libtt_metal.so")
     }
 
-    /// Where the fields lie, by the compiler's own word: paths as `tt-memtrace check` writes them,
-    /// by name.
+    /// Where the compiler put each field: by name, the path as `tt-memtrace check` writes it.
     pub fn layout(&self, generation: Generation) -> BTreeMap<String, String> {
-        let told = Command::new(self.dir(generation).join("layout"))
+        let printed = Command::new(self.dir(generation).join("layout"))
             .output()
             .expect("it was built");
-        let lines = String::from_utf8(told.stdout).expect("UTF-8");
+        let lines = String::from_utf8(printed.stdout).expect("UTF-8");
         let fields = lines.lines().filter_map(|line| line.split_once(' '));
         fields
             .map(|(name, path)| (name.to_owned(), path.to_owned()))
             .collect()
     }
 
-    /// The program with this library in the place of the one that it was linked against.
+    /// The program, with this library instead of the one that it was linked against.
     pub fn target(&self, dir: &WorkDir, generation: Generation) -> Command {
         let program = dir.path().join("target");
         let plain = generation.dir(Variant::Plain);
-        std::fs::copy(plain.join("target"), &program).expect("one's own directory");
+        std::fs::copy(plain.join("target"), &program).expect("the test's own directory");
         let session = generation.session(Variant::Plain);
-        std::fs::copy(session, dir.path().join("libsession.so")).expect("one's own directory");
+        std::fs::copy(session, dir.path().join("libsession.so")).expect("the test's own directory");
         std::fs::copy(self.library(generation), dir.path().join("libtt_metal.so"))
-            .expect("one's own directory");
+            .expect("the test's own directory");
         dir.command(program)
     }
 }
@@ -199,21 +197,29 @@ impl Cpp {
         Self::with_mesh(dir, generation, &chips.to_string())
     }
 
-    /// Runs it alone, with these words behind the command `mesh`.
-    pub fn with_mesh(dir: &WorkDir, generation: Generation, words: &str) -> Self {
+    /// Runs it alone, and opens a mesh with these arguments of the command `mesh`.
+    pub fn with_mesh(dir: &WorkDir, generation: Generation, arguments: &str) -> Self {
         let mut target = Self::from(Process::spawn(&mut generation.target(dir, Variant::Plain)));
-        target.obey(&format!("mesh {words}"));
+        target.obey(&format!("mesh {arguments}"));
         target
     }
 
-    /// Sends a command and gives the answer, whatever it is.
-    pub fn ask(&mut self, command: &str) -> Value {
-        self.process.send(command);
-        let line = self.process.line();
-        serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in: {line}"))
+    /// Runs it under `tt-memtrace run` with these options, with a mesh of that many chips open.
+    pub fn traced(dir: &WorkDir, generation: Generation, chips: u32, options: &[&str]) -> Self {
+        let target = generation.target(dir, Variant::Plain);
+        let tracer = Tracer::run(dir).arguments(options).traced(&target);
+        let mut target = Self::from(tracer.start());
+        target.obey(&format!("mesh {chips}"));
+        target
     }
 
-    /// Sends a command that must succeed, and gives the answer.
+    /// Sends a command and returns the answer, also if it is a failure.
+    pub fn ask(&mut self, command: &str) -> Value {
+        self.process.send(command);
+        crate::parsed(&self.process.line())
+    }
+
+    /// Sends a command that must succeed, and returns the answer.
     #[track_caller]
     pub fn obey(&mut self, command: &str) -> Value {
         let answer = self.ask(command);
@@ -221,7 +227,7 @@ impl Cpp {
         answer
     }
 
-    /// Sends a command that must fail, and gives the exception's text.
+    /// Sends a command that must fail, and returns the exception's text.
     #[track_caller]
     pub fn refuse(&mut self, command: &str) -> String {
         let answer = self.ask(command);
@@ -235,13 +241,13 @@ impl Cpp {
         self.obey(&format!("load {}", session.display()));
     }
 
-    /// Its own pid: under `tt-memtrace run` that is not the child's.
+    /// The target's own pid. Under `tt-memtrace run`, `self.process` is the tracer.
     pub fn pid(&mut self) -> u32 {
         let answer = self.obey("pid");
-        u32::try_from(crate::unsigned(&answer, "pid")).expect("a pid is a u32")
+        crate::pid(&answer, "pid")
     }
 
-    /// Shows that it is alive and unharmed: it allocates, lists and frees.
+    /// Panics unless the target still allocates, lists and frees.
     #[track_caller]
     pub fn expect_unharmed(&mut self) {
         let before = self.obey("live");
@@ -250,7 +256,7 @@ impl Cpp {
         assert_eq!(self.obey("live"), before);
     }
 
-    /// Ends it by the end of its stdin.
+    /// Closes its stdin, which ends it.
     pub fn finish(self) -> crate::Finished {
         self.process.finish()
     }

@@ -1,21 +1,27 @@
-//! Whole-program tests of `tt-memtrace`: what each test needs and none says twice.
+//! Whole-program tests of `tt-memtrace`: what several tests need.
 //!
-//! - [`Tracer`] and [`WorkDir`]: `tt-memtrace` itself, and a directory of the test's own for what
-//!   it and TT-Metal write;
-//! - [`Process`]: any program, talked to by lines and waited for with a deadline;
-//! - [`Cpp`]: the small C++ target of `target/`, which does what a test tells it;
+//! - [`Tracer`] and [`WorkDir`]: `tt-memtrace` itself, and a directory of the test's own for the files that
+//!   `tt-memtrace` and TT-Metal write;
+//! - [`Process`]: any program, with lines for its stdin and from its stdout, and a deadline for its end;
+//! - [`Cpp`]: the small C++ target of `target/`, which obeys a test's commands;
 //! - [`Ttnn`] and [`Cluster`]: the real `ttnn` on a mock device;
-//! - [`Release`] and [`Library`]: which releases of it there are to test on;
-//! - [`Summary`]: what `tt-memtrace` wrote, held against the published schema;
-//! - [`shm`]: TT-Metal's own shared-memory statistics, a second opinion.
+//! - [`Release`] and [`Library`]: the releases of `ttnn` that are installed;
+//! - [`Summary`]: the summary of a trace, checked against the published schema;
+//! - [`shm`]: TT-Metal's own shared-memory statistics, as a second source for the same figures.
 //!
-//! Nothing here waits for a time: it waits for a line, a file or an end, and gives up after
-//! [`DEADLINE`]. Only children of the test itself are ever signalled.
+//! Nothing here waits for a fixed time: it waits for a line, a file or the end of a process, and gives up after
+//! [`DEADLINE`]. A test sends signals only to its own children.
+
+#![expect(clippy::print_stderr, reason = "a test's output shows why it failed")]
 
 mod cpp;
+mod elf;
+mod events;
+mod json;
 mod process;
 mod release;
 pub mod shm;
+mod size;
 mod summary;
 mod tracer;
 mod ttnn;
@@ -25,15 +31,24 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use cpp::{Cpp, Generation, UserBuild, Variant};
+pub use elf::build_id;
+pub use events::{UniqueIds, events_named, only_event, unique_ids};
+pub use json::{list, parsed, pid, text, unsigned};
 pub use process::{Finished, Process, wait_for};
 pub use release::{Library, Release, Trials, Versioned};
+pub use size::human_size;
 pub use summary::{
-    Live, ProcessSummary, Summary, UniqueIds, events_named, list, text, unique_ids, unsigned,
+    AttachSnapshot, Attached, BankMap, Block, BlockBuffer, Buffer, Capacity, Change, Core,
+    CoreCoordinates, CoreRange, Count, Device, DeviceKind, DevicePrograms, DeviceSummary,
+    Difference, EventCounts, Exit, Failure, Frame, FrameKind, Group, GroupChange, Leak, LiveBuffer,
+    LoadedLibrary, Mark, MemorySince, NonOwning, OriginTotal, Peak, PlacedGroup, ProcessChange,
+    ProcessSummary, Program, ProgramBuffer, ProgramMemory, ProgramRegions, Range, SinceMark, Stack,
+    Summary, Temporary, Usage,
 };
 pub use tracer::{Tracer, WorkDir};
 pub use ttnn::{Cluster, Ttnn};
 
-/// How long anything may take before a test says that it hangs. It is no measure of speed.
+/// How long anything may take before a test reports that it hangs. This is no measure of speed.
 pub const DEADLINE: Duration = Duration::from_secs(120);
 
 /// The top of the workspace.
@@ -43,7 +58,7 @@ pub fn workspace() -> &'static Path {
         .expect("the tests lie in the workspace")
 }
 
-/// The target directory that this test was built into, whichever cargo was told to use.
+/// The target directory that this test was built into.
 fn target_dir() -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");
     // target/debug/deps/name-hash
@@ -53,8 +68,8 @@ fn target_dir() -> PathBuf {
     }
 }
 
-/// Whether this test may run: uprobes and BPF programs are root's. Without root it fails under
-/// `CI=true` and says loudly elsewhere that it was skipped.
+/// Whether this test may run: uprobes and BPF programs need root. Without root the test fails under
+/// `CI=true`; elsewhere it prints that it was skipped.
 #[must_use]
 pub fn need_root() -> bool {
     if rustix::process::geteuid().is_root() {
@@ -66,16 +81,17 @@ pub fn need_root() -> bool {
         std::env::var("CI").as_deref() != Ok("true"),
         "{name} needs root (uprobes and BPF)"
     );
-    // Not by `eprintln!`: the test harness swallows that of tests that pass. Nothing is to be done
-    // where there is no stderr.
-    let _ = writeln!(
+    // Not by `eprintln!`: the test harness hides its output where the test passes. Without a stderr there is
+    // nowhere to report it.
+    writeln!(
         std::io::stderr(),
         "SKIPPED: {name} needs root (uprobes and BPF)"
-    );
+    )
+    .ok();
     false
 }
 
-/// Makes of each function that takes a [`Generation`] a test for each generation.
+/// Turns each function that takes a [`Generation`] into one test for each generation.
 #[macro_export]
 macro_rules! for_each_generation {
     ($($name:ident),* $(,)?) => {$(
@@ -97,14 +113,13 @@ macro_rules! for_each_generation {
     )*};
 }
 
-/// The `main` of a test program without the test harness: makes of each function that takes a
-/// [`Release`] a test for each release of `ttnn` that is there, or of those where a method of the
-/// release says so (`name if method`).
+/// The `main` of a test program without the test harness: turns each function that takes a [`Release`] into one
+/// test for each installed release of `ttnn`, or only for those whose method returns true (`name if method`).
 #[macro_export]
 macro_rules! for_each_release {
     ($($name:ident $(if $condition:ident)?),* $(,)?) => {
         fn main() -> std::process::ExitCode {
-            let mut trials = $crate::Trials::of($crate::Release::all());
+            let mut trials = $crate::Trials::new($crate::Release::all());
             $(trials.add(
                 stringify!($name),
                 $name,
@@ -115,12 +130,12 @@ macro_rules! for_each_release {
     };
 }
 
-/// Likewise of each function that takes a [`Library`].
+/// Likewise for each function that takes a [`Library`].
 #[macro_export]
 macro_rules! for_each_library {
     ($($name:ident),* $(,)?) => {
         fn main() -> std::process::ExitCode {
-            let mut trials = $crate::Trials::of($crate::Library::all());
+            let mut trials = $crate::Trials::new($crate::Library::all());
             $(trials.add(stringify!($name), $name, |_| true);)*
             trials.run()
         }

@@ -1,4 +1,4 @@
-//! Programs under test: started, talked to by lines, signalled, waited for.
+//! Programs under test: how a test starts them, exchanges lines with them, signals them and waits for their end.
 
 use std::io::{Read, Write as _};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -9,18 +9,18 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::DEADLINE;
 
-/// A child of this test. It is killed when the test lets go of it.
+/// A child of this test. Dropping it kills the child.
 pub struct Process {
     shown: String,
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: Arc<Output>,
     stderr: Arc<Output>,
-    /// How much of stdout [`Self::line`] has given.
+    /// How many bytes of stdout [`Self::line`] has returned.
     read: usize,
 }
 
-/// An ended [`Process`].
+/// The end of a [`Process`], and its output.
 #[derive(Debug)]
 pub struct Finished {
     pub status: ExitStatus,
@@ -62,24 +62,28 @@ impl Process {
             panic!(
                 "{} takes no more lines ({error}): {}",
                 self.shown,
-                self.said()
+                self.output_so_far()
             );
         }
     }
 
-    /// Ends its stdin.
+    /// Closes its stdin.
     pub fn close_stdin(&mut self) {
         self.stdin = None;
     }
 
-    /// The next line of its stdout, without the line's end.
+    /// The next line of its stdout, without the line break.
     pub fn line(&mut self) -> String {
         let line = self.stdout.line_from(self.read);
         let Some(line) = line else {
-            panic!("{} printed no further line: {}", self.shown, self.said());
+            panic!(
+                "{} printed no further line: {}",
+                self.shown,
+                self.output_so_far()
+            );
         };
         self.read += line.len();
-        let text = String::from_utf8(line).expect("lines are text");
+        let text = String::from_utf8(line).expect("UTF-8");
         text.trim_end_matches('\n').to_owned()
     }
 
@@ -88,22 +92,27 @@ impl Process {
         ended.is_none()
     }
 
-    /// Signals this very child.
+    /// Sends the child a signal.
     pub fn signal(&mut self, signal: Signal) {
-        // Not reaped yet, so the pid is still its own.
-        assert!(self.is_running(), "{} ended: {}", self.shown, self.said());
+        // The child has not been waited for, so the kernel can't have given its pid to another process.
+        assert!(
+            self.is_running(),
+            "{} ended: {}",
+            self.shown,
+            self.output_so_far()
+        );
         let pid = i32::try_from(self.pid()).expect("a pid is an i32");
         let pid = Pid::from_raw(pid).expect("a pid is not 0");
         kill_process(pid, signal).expect("a child can be signalled");
     }
 
-    /// Ends its stdin and waits for its end.
+    /// Closes its stdin and waits for its end.
     pub fn finish(mut self) -> Finished {
         self.close_stdin();
         self.wait()
     }
 
-    /// Waits for its end, its stdin still open.
+    /// Waits for its end and leaves its stdin open.
     pub fn wait(&mut self) -> Finished {
         let mut status = None;
         wait_for(&format!("the end of {}", self.shown), || {
@@ -113,7 +122,7 @@ impl Process {
         Finished {
             status: status.expect("waited for"),
             stdout: self.stdout.all(),
-            stderr: self.stderr_so_far_at_end(),
+            stderr: String::from_utf8_lossy(&self.stderr.all()).into_owned(),
         }
     }
 
@@ -122,11 +131,7 @@ impl Process {
         String::from_utf8_lossy(&self.stderr.so_far()).into_owned()
     }
 
-    fn stderr_so_far_at_end(&self) -> String {
-        String::from_utf8_lossy(&self.stderr.all()).into_owned()
-    }
-
-    fn said(&self) -> String {
+    fn output_so_far(&self) -> String {
         let stdout = self.stdout.so_far();
         format!(
             "\n--- stdout\n{}\n--- stderr\n{}",
@@ -138,22 +143,22 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail only if it has ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // Both fail only if the child has ended.
+        self.child.kill().ok();
+        self.child.wait().ok();
         if std::thread::panicking() {
-            eprintln!("{}: {}", self.shown, self.said());
+            eprintln!("{}: {}", self.shown, self.output_so_far());
         }
     }
 }
 
 impl Finished {
-    /// Its exit code; a death by a signal is no code.
+    /// Its exit code; `None` if a signal ended it.
     pub fn code(&self) -> Option<i32> {
         self.status.code()
     }
 
-    /// Panics, with all that it said, unless it ended with that code.
+    /// Panics with its whole output unless it ended with that code.
     #[track_caller]
     pub fn expect_code(&self, code: i32) -> &Self {
         assert_eq!(
@@ -173,7 +178,7 @@ impl Finished {
     }
 }
 
-/// Waits until the condition holds; `what` says what for, should it never do so.
+/// Waits until the condition holds. If it never does, the panic says that the test waited for `what`.
 #[track_caller]
 pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
@@ -183,7 +188,7 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// What came through a pipe so far.
+/// What has come through a pipe so far.
 struct Output {
     state: Mutex<OutputState>,
     changed: Condvar,
@@ -218,12 +223,12 @@ impl Output {
         output
     }
 
-    /// Waits until `found` finds something, or until the pipe's end or the deadline.
-    fn wait<T>(&self, found: impl Fn(&OutputState) -> Option<T>) -> Option<T> {
+    /// Waits until `find` returns something, or until the pipe ends or the deadline passes.
+    fn wait<T>(&self, find: impl Fn(&OutputState) -> Option<T>) -> Option<T> {
         let deadline = Instant::now() + DEADLINE;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            if let Some(found) = found(&state) {
+            if let Some(found) = find(&state) {
                 return Some(found);
             }
             let left = deadline.checked_duration_since(Instant::now())?;

@@ -1,8 +1,8 @@
-//! Which releases of `ttnn` there are to be tested.
+//! The releases of `ttnn` that the tests run on.
 //!
-//! The environment says so: `TTNN_PYTHON_0_81_1` names a Python that has one, and
-//! `TTNN_LIBRARY_0_62_2` a `libtt_metal.so` alone. Without any such variable it is what
-//! `cargo xtask ttnn` and `cargo xtask releases` made.
+//! Environment variables name them: `TTNN_PYTHON_0_81_1` is a Python with that release, and
+//! `TTNN_LIBRARY_0_62_2` a `libtt_metal.so` alone. Without any such variable the tests run on what
+//! `cargo xtask ttnn` and `cargo xtask releases` have made.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::{need_root, target_dir, workspace};
 
-/// A release of `ttnn` that can be run: a Python has it.
+/// A release of `ttnn` that is installed in a Python.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Release(&'static str);
 
@@ -23,11 +23,11 @@ impl Release {
     pub const V0_77_0: Self = Self("0.77.0");
     pub const V0_81_1: Self = Self("0.81.1");
 
-    /// All that are there, newest first.
+    /// All installed releases, newest first.
     pub fn all() -> Vec<Self> {
         named("TTNN_PYTHON_", "ttnn", "venv/bin/python")
             .into_iter()
-            // They live as long as the tests.
+            // Leaked: a test may hold the version until the program ends.
             .map(|(version, _)| Self(version.leak()))
             .collect()
     }
@@ -36,7 +36,7 @@ impl Release {
         self.0
     }
 
-    /// TT-Metal itself.
+    /// The library of TT-Metal itself.
     pub fn library(self) -> PathBuf {
         self.package().join("build/lib/libtt_metal.so")
     }
@@ -57,23 +57,23 @@ impl Release {
             .unwrap_or_else(|| panic!("no ttnn in {}", lib.display()))
     }
 
-    /// Whether several chips can be mocked. A stand-in simulator, for releases that refuse a mock
-    /// cluster, is one chip.
+    /// Whether the release can open several chips. The stand-in simulator, for releases that refuse a mock
+    /// cluster, has one chip.
     pub fn has_meshes(self) -> bool {
         self.set_up()["simulator"].is_null()
     }
 
-    /// Whether programs are dispatched as on hardware: some releases can't on a mock device.
+    /// Whether the release dispatches programs as it does on hardware. Some releases can't on a mock device.
     pub fn dispatches_fast(self) -> bool {
         self.set_up()["variables"]["TT_METAL_SLOW_DISPATCH_MODE"].is_null()
     }
 
-    /// Whether both hold.
+    /// Whether [`Self::has_meshes`] and [`Self::dispatches_fast`] both hold.
     pub fn dispatches_fast_to_meshes(self) -> bool {
         self.has_meshes() && self.dispatches_fast()
     }
 
-    /// How it is set up to run without hardware.
+    /// How `cargo xtask ttnn` has set it up to run without hardware.
     fn set_up(self) -> Value {
         let package = self.package();
         let set_up = package.with_file_name("tt_memtrace_mock.json");
@@ -82,14 +82,14 @@ impl Release {
         serde_json::from_str(&set_up).expect("cargo xtask ttnn wrote it")
     }
 
-    /// Whether it keeps statistics in `/dev/shm/tt_device_…`: its library has that name in it.
+    /// Whether it keeps statistics in `/dev/shm/tt_device_…`: its library then contains that name.
     pub fn has_statistics(self) -> bool {
         let library = fs::read(self.library()).expect("the library can be read");
         let name = b"/tt_device_";
         library.windows(name.len()).any(|bytes| bytes == name)
     }
 
-    /// The Python that has it.
+    /// The Python that it is installed in.
     pub fn python(self) -> PathBuf {
         let version = self.version();
         named("TTNN_PYTHON_", "ttnn", "venv/bin/python")
@@ -112,7 +112,7 @@ pub struct Library {
 }
 
 impl Library {
-    /// All that are there, those of runnable releases included, newest first.
+    /// All libraries, those of installed releases included, newest first.
     pub fn all() -> Vec<Self> {
         let mut libraries: BTreeMap<Vec<u64>, Self> = BTreeMap::new();
         let alone = named("TTNN_LIBRARY_", "releases", "libtt_metal.so");
@@ -126,7 +126,7 @@ impl Library {
     }
 }
 
-/// What tests are made for each of.
+/// A release or a library: there is one test for each.
 pub trait Versioned: Clone + Send + 'static {
     fn version(&self) -> String;
 }
@@ -143,45 +143,45 @@ impl Versioned for Library {
     }
 }
 
-/// The tests of a program that makes them at run time, called `test_name::on_0_81_1`.
+/// The tests of a program that makes them at run time, with names like `test_name::on_0_81_1`.
 pub struct Trials<T> {
-    things: Vec<T>,
+    versions: Vec<T>,
     trials: Vec<Trial>,
 }
 
 impl<T: Versioned> Trials<T> {
-    /// Tests of each of these; that there is none is a failure.
-    pub fn of(things: Vec<T>) -> Self {
+    /// Tests on each of these. An empty list makes one test that fails.
+    pub fn new(versions: Vec<T>) -> Self {
         let mut trials = Vec::new();
-        if things.is_empty() {
+        if versions.is_empty() {
             trials.push(Trial::test("a_release_is_there", || {
                 Err("no release of ttnn here: run `cargo xtask ttnn`".into())
             }));
         }
-        Self { things, trials }
+        Self { versions, trials }
     }
 
-    /// A test of those where the condition holds.
+    /// Adds a test on each version for which the condition holds.
     pub fn add(&mut self, name: &str, test: fn(T), condition: fn(&T) -> bool) {
-        for thing in self.things.iter().filter(|thing| condition(thing)).cloned() {
-            let name = format!("{name}::on_{}", thing.version().replace('.', "_"));
+        for on in self.versions.iter().filter(|on| condition(on)).cloned() {
+            let name = format!("{name}::on_{}", on.version().replace('.', "_"));
             self.trials.push(Trial::test(name, move || {
                 if need_root() {
-                    test(thing);
+                    test(on);
                 }
                 Ok(())
             }));
         }
     }
 
-    /// Runs them as libtest's arguments say.
+    /// Runs them with libtest's command line arguments.
     pub fn run(self) -> ExitCode {
         libtest_mimic::run(&Arguments::from_args(), self.trials).exit_code()
     }
 }
 
-/// What the variables of that prefix name; without any, what lies at `target/FOLDER/VERSION/FILE`.
-/// By version, newest first.
+/// Versions and paths, newest first: from the environment variables with that prefix, or, if there is none, the
+/// files `target/FOLDER/VERSION/FILE`.
 fn named(prefix: &str, folder: &str, file: &str) -> Vec<(String, PathBuf)> {
     let mut found: Vec<(String, PathBuf)> = env::vars_os()
         .filter_map(|(name, path)| {
@@ -192,7 +192,7 @@ fn named(prefix: &str, folder: &str, file: &str) -> Vec<(String, PathBuf)> {
     if found.is_empty() {
         found = [target_dir(), workspace().join("target")]
             .iter()
-            .map(|target| lying_in(&target.join(folder), file))
+            .map(|target| installed_in(&target.join(folder), file))
             .find(|found| !found.is_empty())
             .unwrap_or_default();
     }
@@ -201,13 +201,13 @@ fn named(prefix: &str, folder: &str, file: &str) -> Vec<(String, PathBuf)> {
     found
 }
 
-fn lying_in(folder: &Path, file: &str) -> Vec<(String, PathBuf)> {
+fn installed_in(folder: &Path, file: &str) -> Vec<(String, PathBuf)> {
     let Ok(versions) = fs::read_dir(folder) else {
         return Vec::new();
     };
     versions
         .flatten()
-        // Written last, so its presence says that the rest is complete.
+        // xtask writes this file last, so the rest is complete.
         .filter(|version| version.path().join("stamp.json").exists())
         .map(|version| {
             let name = version.file_name().to_string_lossy().into_owned();
@@ -220,7 +220,7 @@ fn variable(prefix: &str, version: &str) -> String {
     format!("{prefix}{}", version.replace('.', "_"))
 }
 
-/// So that 0.9 comes before 0.10.
+/// A key to sort versions by: 0.9 comes before 0.10.
 fn numbers(version: &str) -> Vec<u64> {
     version
         .split('.')

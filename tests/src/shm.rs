@@ -1,7 +1,7 @@
 //! TT-Metal's shared-memory statistics: `/dev/shm/tt_device_<chip's unique id>_memory`.
 //!
-//! Layout, version 3, as ttnn 0.77.0 and 0.81.1 write it (little-endian; read off the files of
-//! known allocations, the names are those of `SharedMemoryStatsProvider`):
+//! Layout of version 3, which ttnn 0.77.0 and 0.81.1 write. It is little-endian, and was found by comparing files
+//! of known allocations; the names are those of `SharedMemoryStatsProvider`.
 //!
 //! ```text
 //! 0x000 u32 version = 3            0x004 u32 number of active processes
@@ -13,7 +13,7 @@
 //! 0x2158 padding to 0x2180
 //! ```
 //!
-//! The file outlives its processes, and a killed process's entry stays as it was.
+//! The file stays when its processes end, and so does the entry of a killed process.
 
 use std::path::Path;
 
@@ -33,7 +33,7 @@ pub struct Bytes {
     pub circular_buffers: u64,
 }
 
-/// What the process has on the chip, by TT-Metal's own account.
+/// What the process has on the chip, according to TT-Metal.
 #[track_caller]
 pub fn of_process(statistics: &Path, pid: u32) -> Bytes {
     let file = std::fs::read(statistics)

@@ -1,4 +1,4 @@
-//! `tt-memtrace` itself.
+//! How a test runs `tt-memtrace`.
 
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,18 +10,18 @@ use tempfile::TempDir;
 
 use crate::{Process, Summary, target_dir, wait_for, workspace};
 
-/// A directory of one test's own, and the working directory of all that it starts.
+/// A directory of one test's own, and the working directory of every program that the test starts.
 pub struct WorkDir {
     dir: TempDir,
 }
 
 impl WorkDir {
-    #[expect(clippy::new_without_default, reason = "it makes a directory")]
+    #[expect(clippy::new_without_default, reason = "creates a directory")]
     pub fn new() -> Self {
         let dir = TempDir::with_prefix("tt-memtrace-test-").expect("a temporary directory");
-        // For the tests with a user who is not root.
+        // Some tests run the tracer as a user other than root.
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777))
-            .expect("one's own directory");
+            .expect("the test's own directory");
         Self { dir }
     }
 
@@ -29,17 +29,17 @@ impl WorkDir {
         self.dir.path()
     }
 
-    /// Where [`Tracer`] has the summary written.
+    /// The file that [`Tracer`] names with `--summary`.
     pub fn summary_path(&self) -> PathBuf {
         self.path().join("summary.json")
     }
 
-    /// Where [`Tracer`] has the events written.
+    /// The file that [`Tracer`] names with `--events`.
     pub fn events_path(&self) -> PathBuf {
         self.path().join("events.jsonl")
     }
 
-    /// The summary, valid by the schema.
+    /// The summary, checked against the schema.
     #[track_caller]
     pub fn summary(&self) -> Summary {
         Summary::read(&self.summary_path())
@@ -54,32 +54,27 @@ impl WorkDir {
         Self::parse(&lines)
     }
 
-    /// The lines of `--events` that a tracer has written so far, none if it is yet to begin.
+    /// The lines of `--events` that the tracer has written so far.
     pub fn events_so_far(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.events_path()).unwrap_or_default();
-        // The last one may be half there.
+        // The last line may be incomplete.
         let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
         Self::parse(whole)
     }
 
     #[track_caller]
     fn parse(lines: &str) -> Vec<Value> {
-        lines
-            .lines()
-            .map(|line| {
-                serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in: {line}"))
-            })
-            .collect()
+        lines.lines().map(crate::parsed).collect()
     }
 
-    /// Panics if there is a summary, whole or half.
+    /// Panics if there is a summary, complete or not.
     #[track_caller]
     pub fn expect_no_summary(&self) {
         let path = self.summary_path();
         assert!(!path.exists(), "{} was written", path.display());
     }
 
-    /// A command that works in this directory.
+    /// A command with this working directory.
     pub fn command(&self, program: impl Into<OsString>) -> Command {
         let mut command = Command::new(program.into());
         command.current_dir(self.path());
@@ -87,35 +82,40 @@ impl WorkDir {
     }
 }
 
-/// The command line of `tt-memtrace`, under construction. The summary and the events go to the
-/// [`WorkDir`], unless it is [bare](Self::bare).
+/// A builder of a `tt-memtrace` command line. The summary and the events go to the [`WorkDir`], unless the command
+/// line is [bare](Self::bare).
 pub struct Tracer<'a> {
     dir: &'a WorkDir,
-    /// What runs the tracer, such as `setpriv`.
-    before: Vec<OsString>,
+    /// The command that starts the tracer, such as `setpriv`, with its arguments.
+    launcher: Vec<OsString>,
     program: PathBuf,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
 }
 
 impl<'a> Tracer<'a> {
-    /// `tt-memtrace` with just these arguments.
+    /// `tt-memtrace` with these arguments only.
     pub fn bare(dir: &'a WorkDir, arguments: &[&str]) -> Self {
         Self {
             dir,
-            before: Vec::new(),
+            launcher: Vec::new(),
             program: binary(),
             arguments: arguments.iter().map(OsString::from).collect(),
             environment: Vec::new(),
         }
     }
 
-    /// `tt-memtrace run`, to be followed by options and [`Self::traced`].
+    /// `tt-memtrace check --json --library`: a report on that library.
+    pub fn check(dir: &'a WorkDir, library: &Path) -> Self {
+        Self::bare(dir, &["check", "--json", "--library"]).arguments([library])
+    }
+
+    /// `tt-memtrace run`. Options and [`Self::traced`] follow.
     pub fn run(dir: &'a WorkDir) -> Self {
         Self::bare(dir, &["run"]).with_files()
     }
 
-    /// `tt-memtrace attach`, to be followed by options that say to what.
+    /// `tt-memtrace attach`. Options that name the target follow.
     pub fn attach(dir: &'a WorkDir) -> Self {
         Self::bare(dir, &["attach"]).with_files()
     }
@@ -137,7 +137,7 @@ impl<'a> Tracer<'a> {
         self
     }
 
-    /// The command that `run` is to trace, with what it finds in its environment.
+    /// The command that `run` traces, with its environment variables.
     pub fn traced(mut self, command: &Command) -> Self {
         for (name, value) in command.get_envs() {
             if let Some(value) = value {
@@ -149,21 +149,21 @@ impl<'a> Tracer<'a> {
             .arguments(command.get_args())
     }
 
-    /// What the tracer is to be started by, such as `setpriv` with its options.
+    /// Starts the tracer by another command, such as `setpriv` with its options.
     pub fn started_by(mut self, command: &[&str]) -> Self {
-        self.before = command.iter().map(OsString::from).collect();
+        self.launcher = command.iter().map(OsString::from).collect();
         self
     }
 
-    /// Another copy of the binary under test.
+    /// Uses another copy of the binary under test.
     pub fn program(mut self, program: PathBuf) -> Self {
         self.program = program;
         self
     }
 
-    /// The command line as one.
+    /// The finished command.
     pub fn command(&self) -> Command {
-        let mut words = self.before.clone();
+        let mut words = self.launcher.clone();
         words.push(self.program.clone().into());
         words.extend(self.arguments.iter().cloned());
         let mut command = self.dir.command(&words[0]);
@@ -178,12 +178,12 @@ impl<'a> Tracer<'a> {
         Process::spawn(&mut self.command())
     }
 
-    /// Starts an `attach` and waits until events reach it. `poke` has the target make one, and is
-    /// called until one is written down: only then the probes are in place.
+    /// Starts an `attach` and waits for its first event, which shows that the probes are attached. `poke` makes
+    /// the target produce an event, and is called until one has been written.
     pub fn start_and_see(&self, mut poke: impl FnMut()) -> Process {
         let events = self.dir.events_path();
-        // Of an earlier trace by the same test: it would be taken for this one's.
-        let _ = std::fs::remove_file(&events);
+        // An earlier trace of the same test may have left its events there.
+        std::fs::remove_file(&events).ok();
         let mut tracer = self.start();
         wait_for("the tracer's first event", || {
             assert!(tracer.is_running(), "tt-memtrace ended while attaching");

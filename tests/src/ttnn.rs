@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{Release, WorkDir, workspace};
 
-/// A mock cluster: a description of `tests/mock-ttnn`, with chips that no other process has. So
-/// the shared-memory statistics of its chips are this test's own, and removed at its end.
+/// A mock cluster: a description of `tests/mock-ttnn`, with chip ids that no other process uses. The
+/// shared-memory statistics of its chips are therefore this test's own. They are removed at the test's end.
 pub struct Cluster {
     description: PathBuf,
     chips: Vec<u64>,
@@ -45,7 +45,7 @@ impl Cluster {
         let source = workspace().join("tests/mock-ttnn").join(name);
         let text = std::fs::read_to_string(&source)
             .unwrap_or_else(|error| panic!("{}: {error}", source.display()));
-        // Flow style suits both styles of the descriptions.
+        // The descriptions write this mapping in flow or in block style; YAML reads both.
         let ids: Vec<String> = chips
             .iter()
             .enumerate()
@@ -64,7 +64,7 @@ impl Cluster {
             }
         }
         let description = dir.path().join(name);
-        std::fs::write(&description, lines.join("\n") + "\n").expect("one's own directory");
+        std::fs::write(&description, lines.join("\n") + "\n").expect("the test's own directory");
         Self { description, chips }
     }
 
@@ -81,13 +81,13 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         for chip in 0..self.chips.len() {
-            // It is there only if TT-Metal came as far as opening the chip.
-            let _ = std::fs::remove_file(self.statistics(chip));
+            // The file exists only if TT-Metal opened the chip.
+            std::fs::remove_file(self.statistics(chip)).ok();
         }
     }
 }
 
-/// A Python with `ttnn`, a mock cluster and a place to work in.
+/// A Python with `ttnn`, a mock cluster and a working directory.
 pub struct Ttnn<'a> {
     release: Release,
     cluster: &'a Cluster,
@@ -125,9 +125,9 @@ impl<'a> Ttnn<'a> {
                 "TT_METAL_MOCK_CLUSTER_DESC_PATH",
                 self.cluster.description(),
             )
-            // A cache of compiled kernels for this test alone: releases must not share one.
+            // Releases must not share a cache of compiled kernels.
             .env("TT_METAL_CACHE", self.dir.path().join("kernels"))
-            // Open MPI's shared memory would be left in /dev/shm after a kill, 16 MiB a process.
+            // Without this, a killed process leaves 16 MiB of Open MPI's shared memory in /dev/shm.
             .env("OMPI_MCA_btl", "self");
         command
     }

@@ -45,7 +45,7 @@ DeviceAddr AllocatorImpl::allocate_buffer(Buffer* buffer) {
 void AllocatorImpl::deallocate_buffer(Buffer* buffer) {
     std::lock_guard lock(mutex_);
     auto& taken = banks_[int(buffer->buffer_type())].taken;
-    // `address()` tells 32 bits of it.
+    // `address()` returns 32 bits of it.
     const auto& allocated = allocated_.at(buffer);
     taken.erase(std::lower_bound(taken.begin(), taken.end(), std::pair(allocated.address, DeviceAddr(0))));
     allocated_.erase(buffer);

@@ -1,10 +1,10 @@
-// A buffer's life. Macros bend one accessor, for the tests of what a tracer does when the machine code
-// does not say clearly where a field lies (device.cpp knows one more, UNSEEN):
-//   DISAGREE   the accessor of a field reads another one than the constructor writes
-//   OPAQUE     the accessor of a field asks a function that no reader of machine code can look into; the
-//              constructor still shows where the field lies
-//   CROSSED    the accessor and the constructor agree on a member for page_size that is then used for
-//              something else: only a running program shows that it isn't the page size
+// Creation, allocation, deallocation and destruction of buffers. Macros change one accessor, for tests of machine code
+// that does not show clearly where a field lies (device.cpp has one more, UNSEEN):
+//   DISAGREE   the accessor of a field reads another field than the constructor writes
+//   OPAQUE     the accessor of a field calls a function that no reader of machine code can follow; the constructor
+//              still shows where the field lies
+//   CROSSED    the accessor and the constructor agree on a member for page_size that later holds something else: only
+//              a running program shows that it isn't the page size
 #include "tt_metal.hpp"
 
 #include <stdexcept>

@@ -1,4 +1,4 @@
-// What the functions of a buffer call on their way: the context, the light-metal capture, the graph tracker.
+// What the functions of a buffer call: the context, the light-metal capture, the graph tracker.
 #include "tt_metal.hpp"
 
 namespace tt::tt_metal {

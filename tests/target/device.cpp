@@ -1,5 +1,5 @@
-// Chips and meshes: each with an allocator of its own, as in TT-Metal, where a mesh's allocator speaks
-// for all its chips at once. With the macro UNSEEN no code shows where a chip's id lies.
+// Chips and meshes, each with an allocator of its own. As in TT-Metal, a mesh's allocator allocates on all its chips at
+// once. With the macro UNSEEN no code shows where a chip's id lies.
 #include "tt_metal.hpp"
 
 namespace tt::tt_metal {
@@ -50,7 +50,7 @@ bool MeshDeviceImpl::close() {
 MeshDevice::MeshDevice(int id, std::vector<IDevice*> devices) :
     pimpl_(std::make_unique<MeshDeviceImpl>(id, std::move(devices))) {}
 MeshDevice::~MeshDevice() = default;
-// Through a pointer to the base, as the real library's jump through the vtable shows.
+// Calls through a pointer to the base class: the real library jumps through the vtable, too.
 namespace {
 const IDevice& face(const std::unique_ptr<MeshDeviceImpl>& pimpl) { return *pimpl; }
 }  // namespace

@@ -1,5 +1,5 @@
-// The session in a program that is not linked against the library: it runs from the moment that the
-// command `load PATH` brings in a library, as Python does with `import ttnn`.
+// The session in a program that is not linked against the library: it starts when the command `load PATH` loads a
+// library, as Python does with `import ttnn`.
 #include <dlfcn.h>
 #include <unistd.h>
 

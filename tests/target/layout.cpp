@@ -1,9 +1,9 @@
-// Where the fields of the target's classes really lie: the compiler's own word, to hold against what a tracer
-// found in the machine code. Prints `NAME PATH`, one field a line, paths written as tt-memtrace writes them.
+// Prints where the compiler put the fields of the target's classes, to compare with what a tracer found in the machine
+// code. One line `NAME PATH` for each field, with paths as tt-memtrace writes them.
 // offsetof on a class that isn't standard-layout is conditionally supported; gcc and clang both support it.
 #pragma GCC diagnostic ignored "-Winvalid-offsetof"
 #include <cstdio>
-#include <sstream>  // libstdc++'s own headers don't bear the next line
+#include <sstream>  // libstdc++'s own headers don't compile after the next line
 #define private public
 #include "tt_metal.hpp"
 

@@ -1,5 +1,5 @@
-// A program that does with device memory what it is told, one command a line on stdin, and answers each
-// with one JSON line on stdout. README.md lists the commands.
+// A program that obeys commands on stdin, one a line, and answers each with one JSON line on stdout. README.md lists
+// the commands.
 #include <dlfcn.h>
 #include <linux/sched.h>
 #include <fcntl.h>
@@ -48,7 +48,7 @@ struct CaptureHook : IGraphHooks {
     bool hook_deallocate(Buffer*) override { return true; }
 };
 
-/// One owning buffer and what was made from it: on a mesh one non-owning buffer a chip, as MeshBuffer does.
+/// One owning buffer and the buffers made from it: on a mesh one non-owning buffer for each chip, as in MeshBuffer.
 struct Held {
     std::shared_ptr<Buffer> buffer;
     bool owns_data;
@@ -187,7 +187,7 @@ class Session {
             Factory::create(of.device(), of.address() + offset, size, of.page_size(), of.buffer_type()), false, {}});
     }
 
-    void churn(IDevice* device, std::uint64_t count) {
+    OUT_OF_LINE void churn(IDevice* device, std::uint64_t count) {
         for (std::uint64_t i = 0; i < count; ++i) {
             Factory::create(device, 2048 * (1 + i % 4), 2048, i % 8 == 7 ? BufferType::L1 : BufferType::DRAM);
         }
@@ -218,7 +218,7 @@ class Session {
         return "\"allocations\":" + std::to_string(count);
     }
 
-    // Each thread keeps so many buffers, and replaces one of them at a time, in no order.
+    // Each thread keeps that many buffers, and replaces one of them at a time, in no particular order.
     void stir(IDevice* device, unsigned seed, unsigned keep) {
         std::vector<std::shared_ptr<Buffer>> kept(keep);
         std::uint64_t random = 88172645463325252u + seed;
@@ -311,7 +311,7 @@ class Session {
         return "\"banks\":[" + list + "]";
     }
 
-    /// A child frees what it has inherited, allocates a buffer and exits. With a number, the child has that pid.
+    /// Forks a child that frees the buffers that it inherited, allocates one and exits. A number is the child's pid.
     std::string forked(std::istream& words) {
         pid_t wanted = 0;
         words >> wanted;
@@ -340,7 +340,7 @@ class Session {
         _exit(buffer->is_allocated() ? 0 : 1);
     }
 
-    // A child that waits until it is joined.
+    // Forks a child that waits for the command `join`.
     std::string branch() {
         int ends[2];
         if (pipe2(ends, O_CLOEXEC) != 0) {
@@ -365,7 +365,7 @@ class Session {
         return "\"status\":" + std::to_string(status);
     }
 
-    /// Goes on as another program.
+    /// Executes another program in this process.
     static void execute(std::istream& words) {
         std::string path;
         words >> path;
@@ -374,7 +374,7 @@ class Session {
         throw std::runtime_error("can't execute " + path);
     }
 
-    /// Goes on as the session of another copy of the library, beside this one.
+    /// Loads another copy of the library beside this one, and continues as its session.
     static void load(std::istream& words) {
         std::string path;
         words >> path;
@@ -506,7 +506,7 @@ public:
 
 }  // namespace
 
-/// Obeys stdin to its end. What is still allocated then stays so: the end of the process frees it.
+/// Obeys the commands on stdin to its end. Buffers that are allocated then are freed by the end of the process.
 extern "C" int run_session() {
     auto* session = new Session;
     for (std::string line; std::getline(std::cin, line);) {

@@ -1,10 +1,10 @@
-// The shape of TT-Metal that a tracer of device memory sees from outside, in two generations, written
-// from what `nm` and `objdump` show of the released libraries:
+// The parts of TT-Metal that a tracer of device memory sees from outside, in two generations, written from the output
+// of `nm` and `objdump` on the released libraries:
 //   GENERATION 1   as ttnn 0.77.0: the fields of a buffer lie in Buffer itself
 //   GENERATION 2   as ttnn 0.81.1: they lie in a BufferImpl behind a pointer in Buffer
-// The exported names are the real library's, so that the same probes and the same derivation of field
-// offsets work on both. The order of the members is not: whatever offset a tracer finds here, it has
-// found in this library's machine code and not in a table.
+// The exported names are the real library's, so that the same probes and the same derivation of field offsets work on
+// both. The order of the members differs from every release: a tracer can find an offset only in this library's
+// machine code, not in a table.
 #pragma once
 
 #include <atomic>
@@ -110,7 +110,7 @@ public:
 #endif
 };
 
-/// A live owning buffer in the allocator's own books: the witness a test compares a trace with.
+/// A live owning buffer in the allocator's own list, which a test compares with a trace.
 struct AllocatedBuffer {
     DeviceAddr address;
     DeviceAddr size;
@@ -119,7 +119,7 @@ struct AllocatedBuffer {
     std::uint64_t unique_id;
 };
 
-/// What Buffer::allocator() returns: the public face of an AllocatorImpl.
+/// What Buffer::allocator() returns: the public interface of an AllocatorImpl.
 class Allocator {
 public:
     explicit Allocator(AllocatorImpl* impl) : impl_(impl) {}
@@ -163,7 +163,7 @@ private:
     std::unique_ptr<Allocator> view_;
 };
 
-/// Gives back what it gets, but a reader of machine code can't know that: it is called through the PLT.
+/// Returns its argument. A reader of the machine code can't know that, since the call goes through the PLT.
 std::uint64_t opaque(std::uint64_t value);
 
 class IDevice {
@@ -305,7 +305,7 @@ public:
     void deallocate();
     void mark_as_deallocated();
 
-    // Inline in the real library as well: a tracer finds no function of these names.
+    // Inline in the real library as well: there are no functions of these names.
     IDevice* device() const { return device_; }
     DeviceAddr size() const { return size_; }
     BufferType buffer_type() const { return buffer_type_; }
@@ -331,7 +331,7 @@ private:
     void allocate_impl();
     void deallocate_impl();
 
-    // Not the order of any release.
+    // This order is that of no release.
     [[maybe_unused]] std::uint64_t reserved_ = 0;
     DeviceAddr size_;
     IDevice* device_;
@@ -395,7 +395,7 @@ public:
 private:
     friend class Buffer;
 
-    // Not the order of any release.
+    // This order is that of no release.
     [[maybe_unused]] std::uint64_t reserved_ = 0;
     DeviceAddr page_size_;
     IDevice* device_;
@@ -448,7 +448,7 @@ private:
 
 #endif
 
-/// Replaces allocation where it is set (a graph capture that does not dispatch). A thread's own.
+/// Replaces allocation in a thread that has it set (a graph capture that does not dispatch).
 class IGraphHooks {
 public:
     virtual bool hook_allocate(const Buffer* buffer) = 0;

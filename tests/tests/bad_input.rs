@@ -1,5 +1,5 @@
-//! Bad input gets a sentence that says what to do, its own exit code, and no half-written file; and
-//! no target is ever harmed by it.
+//! Bad input: an error message that says what to do, a documented exit code, no half-written file, and no harm to the
+//! target.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -7,25 +7,25 @@ use std::process::Command;
 
 use rustix::process::Signal;
 use tt_memtrace_tests::{
-    Cpp, Finished, Generation, Process, Tracer, Variant, WorkDir, for_each_generation, need_root,
-    wait_for,
+    Cpp, Exit, Finished, Generation, Process, Tracer, Variant, WorkDir, for_each_generation,
+    need_root, wait_for,
 };
 
 /// The documented exit codes.
 mod code {
-    pub const USAGE: i32 = 2;
-    pub const NO_TARGET: i32 = 3;
-    pub const NO_LIBRARY: i32 = 4;
-    pub const NOT_PERMITTED: i32 = 5;
-    pub const UNTRACEABLE_LIBRARY: i32 = 6;
-    pub const UNWRITABLE: i32 = 7;
-    pub const NOT_EXECUTABLE: i32 = 126;
-    pub const NO_SUCH_COMMAND: i32 = 127;
+    pub(crate) const USAGE: i32 = 2;
+    pub(crate) const NO_TARGET: i32 = 3;
+    pub(crate) const NO_LIBRARY: i32 = 4;
+    pub(crate) const NOT_PERMITTED: i32 = 5;
+    pub(crate) const UNTRACEABLE_LIBRARY: i32 = 6;
+    pub(crate) const UNWRITABLE: i32 = 7;
+    pub(crate) const NOT_EXECUTABLE: i32 = 126;
+    pub(crate) const NO_SUCH_COMMAND: i32 = 127;
 }
 
 for_each_generation!(
     a_name_that_several_have,
-    a_name_that_nobody_has,
+    a_name_that_no_process_has,
     a_process_without_tt_metal,
     waiting_for_tt_metal,
     too_little_privilege,
@@ -40,13 +40,13 @@ for_each_generation!(
     a_target_that_dies_while_being_attached,
 );
 
-/// It failed with that code, in words, and wrote no summary.
+/// The tracer failed with that code and these words, and wrote no summary.
 #[track_caller]
 fn expect_failure(dir: &WorkDir, done: &Finished, code: i32, words: &[&str]) {
     done.expect_code(code);
     for word in words {
-        let says = done.stderr.to_lowercase().contains(&word.to_lowercase());
-        assert!(says, "nothing of `{word}` in: {}", done.stderr);
+        let found = done.stderr.to_lowercase().contains(&word.to_lowercase());
+        assert!(found, "no `{word}` in: {}", done.stderr);
     }
     assert!(!done.stderr.contains("panicked"), "{}", done.stderr);
     assert_eq!(done.text(), "");
@@ -76,7 +76,7 @@ fn no_such_process() {
         return;
     }
     let dir = WorkDir::new();
-    // One that just ended: its pid is nobody's for long.
+    // A process that has just ended: the kernel doesn't give its pid to another one for a while.
     let mut ended = Process::spawn(&mut dir.command("true"));
     let pid = ended.pid();
     ended.wait();
@@ -89,7 +89,7 @@ fn named(dir: &WorkDir, generation: Generation, name: &str) -> Cpp {
     let program = dir.path().join(name);
     if !program.exists() {
         let target = generation.dir(Variant::Plain).join("target");
-        std::fs::copy(target, &program).expect("one's own directory");
+        std::fs::copy(target, &program).expect("the test's own directory");
     }
     let mut command = dir.command(program);
     command.env("LD_LIBRARY_PATH", generation.dir(Variant::Plain));
@@ -98,7 +98,7 @@ fn named(dir: &WorkDir, generation: Generation, name: &str) -> Cpp {
     target
 }
 
-/// At most 15 characters: the kernel keeps no more of a name.
+/// A name of at most 15 characters: the kernel keeps no more.
 fn unused_name(tag: &str) -> String {
     format!("tt{tag}{}", std::process::id())
 }
@@ -121,13 +121,13 @@ fn a_name_that_several_have(generation: Generation) {
     let pids = targets
         .each_ref()
         .map(|target| target.process.pid().to_string());
-    // It names them, for --pid.
+    // The message names the pids, for --pid.
     expect_failure(&dir, &done, code::NO_TARGET, &[&pids[0], &pids[1], "--pid"]);
     for target in &mut targets {
         target.expect_unharmed();
     }
 
-    // With one of them gone the name is good.
+    // Once one of them has ended, the name is unique.
     let [mut target, gone] = targets;
     gone.finish().expect_code(0);
     let tracer = Tracer::attach(&dir).arguments(["--name", &name]);
@@ -140,7 +140,7 @@ fn a_name_that_several_have(generation: Generation) {
     dir.summary().process(pid);
 }
 
-fn a_name_that_nobody_has(_: Generation) {
+fn a_name_that_no_process_has(_: Generation) {
     let dir = WorkDir::new();
     let name = unused_name("x");
     let done = Tracer::attach(&dir)
@@ -182,7 +182,7 @@ fn waiting_for_tt_metal(generation: Generation) {
     assert_eq!(dir.summary().process(pid).owning().len(), 1);
 }
 
-/// A user who is nobody, with no capability.
+/// Starts a program as the user `nobody`, without any capability.
 const NOBODY: [&str; 5] = [
     "setpriv",
     "--reuid=65534",
@@ -191,12 +191,12 @@ const NOBODY: [&str; 5] = [
     "--inh-caps=-all",
 ];
 
-/// The tracer where anybody may run it: root's home is closed to others.
+/// A copy of the tracer in a directory that every user may read: others can't read root's home.
 fn for_nobody<'a>(dir: &'a WorkDir, tracer: Tracer<'a>) -> Tracer<'a> {
     let program = dir.path().join("tt-memtrace");
     if !program.exists() {
         let built = tracer.command();
-        std::fs::copy(built.get_program(), &program).expect("one's own directory");
+        std::fs::copy(built.get_program(), &program).expect("the test's own directory");
     }
     tracer.program(program).started_by(&NOBODY)
 }
@@ -209,7 +209,7 @@ fn too_little_privilege(generation: Generation) {
     expect_failure(&dir, &done, code::NOT_PERMITTED, &["CAP_"]);
     target.expect_unharmed();
 
-    // A command isn't even started.
+    // `run` doesn't even start the command.
     let marker = dir.path().join("ran");
     let mut touch = dir.command("touch");
     let run = for_nobody(&dir, Tracer::run(&dir).traced(touch.arg(&marker)));
@@ -218,7 +218,7 @@ fn too_little_privilege(generation: Generation) {
     assert!(!marker.exists(), "the command ran");
 }
 
-/// A kernel that has none looks as this one does with that directory hidden.
+/// Hiding the directory makes this kernel look like one without uprobes.
 fn a_kernel_without_uprobes(generation: Generation) {
     let dir = WorkDir::new();
     let mut target = Cpp::alone(&dir, generation, 1);
@@ -245,7 +245,7 @@ fn a_library_without_symbols(generation: Generation) {
     target.expect_unharmed();
 }
 
-/// The command works on, untraced, to its own end.
+/// The command runs untraced to its own end.
 fn a_library_without_symbols_under_run(generation: Generation) {
     let dir = WorkDir::new();
     let late = generation.late(&dir, Variant::Hidden);
@@ -260,15 +260,15 @@ fn a_library_without_symbols_under_run(generation: Generation) {
 }
 
 fn a_field_with_two_places(generation: Generation) {
-    bent(generation, Variant::Disagree, generation.bent_accessor());
+    expect_refused_field(generation, Variant::Disagree, generation.changed_accessor());
 }
 
 fn a_field_that_no_code_shows(generation: Generation) {
-    bent(generation, Variant::Unseen, "Device::id");
+    expect_refused_field(generation, Variant::Unseen, "Device::id");
 }
 
-/// The library passes, the first buffer doesn't: the trace ends with the field and its value instead
-/// of a wrong summary, and the target goes on.
+/// `check` accepts the library, but the first buffer's fields are implausible: the trace ends with the field and its
+/// value instead of a wrong summary, and the target goes on.
 fn a_field_that_only_a_running_program_shows_wrong(generation: Generation) {
     let dir = WorkDir::new();
     let library = generation.library(Variant::Crossed);
@@ -293,7 +293,7 @@ fn a_field_that_only_a_running_program_shows_wrong(generation: Generation) {
     target.finish().expect_code(0);
 }
 
-/// The command itself isn't harmed by it, and its exit code counts if it isn't 0.
+/// The command goes on, and `run` returns its exit code unless that is 0.
 fn a_wrong_field_ends_the_trace_and_not_the_command(generation: Generation) {
     for (end, expected) in [("exit 0", code::UNTRACEABLE_LIBRARY), ("exit 3", 3)] {
         let dir = WorkDir::new();
@@ -314,7 +314,7 @@ fn a_wrong_field_ends_the_trace_and_not_the_command(generation: Generation) {
 }
 
 /// The error names the function and shows its code.
-fn bent(generation: Generation, variant: Variant, function: &str) {
+fn expect_refused_field(generation: Generation, variant: Variant, function: &str) {
     let dir = WorkDir::new();
     let words = [function, "mov"];
     expect_untraceable(&dir, &generation.library(variant), &words);
@@ -329,7 +329,7 @@ fn bent(generation: Generation, variant: Variant, function: &str) {
     target.finish().expect_code(0);
 }
 
-/// `check` fails, and says why among what it found.
+/// `check` fails with these words in its report.
 #[track_caller]
 fn expect_untraceable(dir: &WorkDir, library: &Path, words: &[&str]) {
     let done = Tracer::bare(dir, &["check", "--library"])
@@ -337,13 +337,13 @@ fn expect_untraceable(dir: &WorkDir, library: &Path, words: &[&str]) {
         .start()
         .finish();
     done.expect_code(code::UNTRACEABLE_LIBRARY);
-    let said = done.text() + &done.stderr;
+    let printed = done.text() + &done.stderr;
     for word in words {
-        assert!(said.contains(word), "nothing of `{word}` in: {said}");
+        assert!(printed.contains(word), "no `{word}` in: {printed}");
     }
 }
 
-/// Found before anything is traced, not after hours of it.
+/// The tracer finds this before it traces anything, not after hours.
 fn an_unwritable_summary(generation: Generation) {
     let dir = WorkDir::new();
     let directory = dir.path().to_str().expect("UTF-8").to_owned();
@@ -383,9 +383,9 @@ fn a_command_that_cannot_be_started() {
     );
 
     let text = dir.path().join("text");
-    std::fs::write(&text, "no program").expect("one's own directory");
+    std::fs::write(&text, "no program").expect("the test's own directory");
     std::fs::set_permissions(&text, std::fs::Permissions::from_mode(0o644))
-        .expect("one's own file");
+        .expect("the test's own file");
     let done = Tracer::run(&dir)
         .traced(&Command::new(&text))
         .start()
@@ -394,22 +394,23 @@ fn a_command_that_cannot_be_started() {
     expect_failure(&dir, &done, code::NOT_EXECUTABLE, &[shown]);
 }
 
-/// At whatever moment of the attaching: either there is a whole summary of the death, or a sentence.
+/// The target dies at different moments of attaching. The tracer either writes a complete summary, or fails with a
+/// message.
 fn a_target_that_dies_while_being_attached(generation: Generation) {
     for moment in 0..12 {
         let dir = WorkDir::new();
         let mut target = Cpp::alone(&dir, generation, 1);
         let pid = target.process.pid();
         let mut tracer = Tracer::attach_to(&dir, pid).start();
-        // Moments that differ in what the tracer has opened so far; the last ones come after all.
+        // The number of files that the tracer has open distinguishes the moments. The last ones come after attaching.
         let reached = |tracer: &mut Process| {
             let open = std::fs::read_dir(format!("/proc/{}/fd", tracer.pid()));
             open.map_or(0, Iterator::count) >= moment * 4
         };
-        let mut looks = 0;
+        let mut tries = 0;
         wait_for("a moment of the attaching", || {
-            looks += 1;
-            reached(&mut tracer) || looks > 500
+            tries += 1;
+            reached(&mut tracer) || tries > 500
         });
         target.process.signal(Signal::KILL);
         let done = tracer.wait();
@@ -417,8 +418,8 @@ fn a_target_that_dies_while_being_attached(generation: Generation) {
         match done.code() {
             Some(0) => {
                 let summary = dir.summary();
-                let exit = &summary.process(pid).0["exit"];
-                assert!(exit.is_null() || exit["signal"] == 9, "{exit}");
+                let exit = summary.process(pid).exit;
+                assert!([None, Some(Exit::Signal(9))].contains(&exit), "{exit:?}");
             }
             Some(code::NO_TARGET) => {
                 let shown = pid.to_string();

@@ -1,18 +1,17 @@
-//! Users' own builds of TT-Metal: whatever compiler and flags made the library, every field is found
-//! where it really lies, or the library is refused with the reason. Which are refused stands here.
+//! Users' own builds of TT-Metal: for each compiler and set of flags, every field is found where it really lies, or
+//! the library is refused with the reason. This file says which builds are refused.
 
 use std::path::Path;
 
 use serde_json::Value;
 use tt_memtrace_tests::{
-    Cpp, Finished, Generation, Live, Tracer, UserBuild, WorkDir, for_each_generation, text,
-    unsigned,
+    Cpp, Finished, Generation, LiveBuffer, Tracer, UserBuild, WorkDir, for_each_generation, list,
+    parsed, text,
 };
 
 const UNTRACEABLE_LIBRARY: i32 = 6;
 
-/// The build that puts the code of `track_allocate`, where a probe would go, into its callers: the
-/// probe would see nothing.
+/// The build that inlines `track_allocate` into its callers: a probe on that function would never be hit.
 const INLINED: (&str, &[&str]) = ("clang++", &["-O2", "-flto"]);
 
 const FLAGS: [&[&str]; 9] = [
@@ -64,26 +63,23 @@ fn expect_derived(compiler: &'static str) {
 fn check(dir: &WorkDir, library: &Path) -> Value {
     let done = checked(dir, library);
     done.expect_code(0);
-    serde_json::from_str(&done.text()).expect("JSON")
+    parsed(&done.text())
 }
 
 fn checked(dir: &WorkDir, library: &Path) -> Finished {
-    Tracer::bare(dir, &["check", "--json", "--library"])
-        .arguments([library])
-        .start()
-        .finish()
+    Tracer::check(dir, library).start().finish()
 }
 
-/// Each field's name, path and witnesses.
+/// Each field's name, its path and the evidence for it.
 fn fields(report: &Value) -> impl Iterator<Item = (String, String, Vec<String>)> {
-    let fields = report["library"]["fields"].as_array().expect("a list");
+    let fields = list(&report["library"], "fields");
     fields.iter().map(|field| {
-        let witnesses = field["witnesses"].as_array().expect("a list");
-        let witnesses = witnesses.iter().filter_map(Value::as_str);
+        let evidence = list(field, "witnesses");
+        let evidence = evidence.iter().filter_map(Value::as_str);
         (
             text(field, "name").to_owned(),
             text(field, "path").to_owned(),
-            witnesses.map(str::to_owned).collect(),
+            evidence.map(str::to_owned).collect(),
         )
     })
 }
@@ -112,7 +108,7 @@ fn optimised_at_link_time_is_traced(generation: Generation) {
     expect_traced(&UserBuild::new("g++", &["-O2", "-flto"]), generation);
 }
 
-/// What the trace says lives is what the allocators say.
+/// The live buffers of the summary are those that the allocators list.
 fn expect_traced(build: &UserBuild, generation: Generation) {
     let dir = WorkDir::new();
     let target = build.target(&dir, generation);
@@ -132,47 +128,33 @@ fn expect_traced(build: &UserBuild, generation: Generation) {
     let answer = target.obey("live");
     target.finish().expect_code(0);
 
-    let live = answer["live"].as_array().expect("a list");
-    let mut expected: Vec<Live> = live
-        .iter()
-        .map(|buffer| {
-            (
-                text(buffer, "kind").to_owned(),
-                unsigned(buffer, "device_id"),
-                text(buffer, "buffer_type").to_owned(),
-                unsigned(buffer, "address"),
-                unsigned(buffer, "size"),
-            )
-        })
-        .collect();
-    expected.sort();
+    let expected = LiveBuffer::listed(&answer);
     let summary = dir.summary();
     let process = summary.expect_complete().only_process().expect_balanced();
     assert_eq!(process.owning(), expected, "{build}");
     assert_eq!(expected.len(), 2);
-    // Two chips' shares of the mesh's one buffer, and the view.
+    // The mesh's buffer has one non-owning member on each of two chips; the view is the third.
     assert_eq!(process.non_owning().len(), 3, "{build}");
-    assert_eq!(process.count("failed_allocations"), 1, "{build}");
-    let dram = process.owning_at(expected[1].3);
-    assert_eq!(text(dram, "layout"), "HEIGHT_SHARDED", "{dram}");
-    assert_eq!(unsigned(dram, "page_size"), 2048, "{dram}");
+    assert_eq!(process.failed_allocations, 1, "{build}");
+    let dram = process.owning_at(expected[1].address);
+    assert_eq!(dram.layout, "HEIGHT_SHARDED", "{dram:?}");
+    assert_eq!(dram.page_size, 2048, "{dram:?}");
 }
 
-/// Where a build has debug information, it is one more witness of each field that a member stands
-/// for.
+/// Where a build has debug information, it is one more piece of evidence for each field that is a member of a class.
 #[test]
-fn debug_information_is_a_witness() {
+fn debug_information_is_evidence() {
     for compiler in ["g++", "clang++"] {
         let build = UserBuild::new(compiler, &["-O2", "-g"]);
         for generation in [Generation::One, Generation::Two] {
             let report = check(&WorkDir::new(), &build.library(generation));
-            for (name, _, witnesses) in fields(&report) {
-                let told = witnesses.last().expect("a witness");
+            for (name, _, evidence) in fields(&report) {
+                let last = evidence.last().expect("evidence");
                 assert!(
-                    told.starts_with("debug information ("),
-                    "{build}: {name}: {told}"
+                    last.starts_with("debug information ("),
+                    "{build}: {name}: {last}"
                 );
-                assert!(witnesses.len() > 1, "{build}: {name}");
+                assert!(evidence.len() > 1, "{build}: {name}");
             }
         }
     }

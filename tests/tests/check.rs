@@ -1,29 +1,15 @@
-//! `tt-memtrace check`: whether a trace would work here, and why not.
-
-use std::process::Command;
+//! `tt-memtrace check`: whether a trace would work on this machine, and if not, why.
 
 use serde_json::Value;
-use tt_memtrace_tests::{Cpp, Generation, Process, Tracer, Variant, WorkDir, for_each_generation};
+use tt_memtrace_tests::{
+    Cpp, Generation, Process, Tracer, Variant, WorkDir, build_id, for_each_generation,
+};
 
 for_each_generation!(
     a_good_library_passes,
     a_process_passes,
     the_summary_names_the_library,
 );
-
-/// The build id, by readelf.
-fn build_id(library: &std::path::Path) -> String {
-    let notes = Command::new("readelf")
-        .arg("--notes")
-        .arg(library)
-        .output()
-        .expect("binutils");
-    let notes = String::from_utf8_lossy(&notes.stdout).into_owned();
-    let line = notes
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("Build ID: "));
-    line.expect("a build id").to_owned()
-}
 
 fn json(dir: &WorkDir, arguments: &[&str]) -> Value {
     let done = Tracer::bare(dir, &["check", "--json"])
@@ -34,7 +20,7 @@ fn json(dir: &WorkDir, arguments: &[&str]) -> Value {
     serde_json::from_slice(&done.stdout).unwrap_or_else(|error| panic!("{error}: {}", done.text()))
 }
 
-/// Each thing that a reader of a trace relies on stands in the report.
+/// The report has each field that a summary needs.
 #[track_caller]
 fn expect_fields(report: &Value) {
     let shown = report.to_string();
@@ -46,7 +32,7 @@ fn expect_fields(report: &Value) {
         "device",
         "buffer+0x",
     ] {
-        assert!(shown.contains(field), "nothing of {field} in {report:#}");
+        assert!(shown.contains(field), "no {field} in {report:#}");
     }
 }
 
@@ -88,23 +74,22 @@ fn the_summary_names_the_library(generation: Generation) {
     done.expect_code(0);
     let library = generation.library(Variant::Plain);
     let summary = dir.summary();
-    let process = summary.only_process().0;
-    assert_eq!(process["comm"], "target");
+    let process = summary.only_process();
+    assert_eq!(process.comm, "target");
     let program = generation.dir(Variant::Plain).join("target");
-    assert_eq!(process["command_line"][0], program.to_str().expect("UTF-8"));
-    let told = &process["library"];
-    assert_eq!(told["path"], library.to_str().expect("UTF-8"));
-    assert_eq!(told["build_id"], build_id(&library));
-    let size = told["fields"]["size"].as_str().expect("a path");
-    // Where it really lies: the target's members are in no release's order.
+    assert_eq!(process.command_line[0], program.to_str().expect("UTF-8"));
+    let loaded = process.library();
+    assert_eq!(loaded.path, library.to_str().expect("UTF-8"));
+    assert_eq!(loaded.build_id, Some(build_id(&library)));
+    // Where the field really lies: the target's members are in no release's order.
     let expected = match generation {
         Generation::One => "[buffer+0x18]",
         Generation::Two => "[[buffer+0x18]+0x20]",
     };
-    assert_eq!(size, expected);
+    assert_eq!(loaded.fields["size"], expected);
 }
 
-/// Nothing to attach to is needed to ask whether this machine can trace.
+/// `check` needs no target to report whether this machine can trace.
 #[test]
 fn this_machine_passes() {
     if tt_memtrace_tests::need_root() {

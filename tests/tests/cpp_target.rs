@@ -1,13 +1,12 @@
-//! The C++ target is a fair stand-in: it exports what a tracer looks for, under the real library's
-//! names.
+//! The C++ target is a fair stand-in: it exports the symbols that a tracer looks for, under the real library's names.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
-use tt_memtrace_tests::{Cpp, Generation, Release, Variant, WorkDir, unsigned};
+use tt_memtrace_tests::{Cpp, Generation, Release, Variant, WorkDir, list, unsigned};
 
-/// Symbols that a library exports, of those that are about buffers, allocators and devices.
+/// The symbols that a library exports.
 fn exported(library: &Path) -> BTreeSet<String> {
     let symbols = Command::new("nm")
         .args(["--dynamic", "--defined-only", "--format=just-symbols"])
@@ -25,7 +24,7 @@ const CREATE: &str = "6createEPNS0_7IDeviceEmmNS0_10BufferTypeERKNS0_18BufferSha
 const CREATE_AT: &str = "6createEPNS0_7IDeviceEmmmNS0_10BufferTypeERKNS0_18BufferShardingArgsESt8optionalIbES8_IN4ttsl10StrongTypeIhNS0_14SubDeviceIdTagEEEE";
 const CONSTRUCT: &str = "C1EPNS0_7IDeviceEmmNS0_10BufferTypeERKNS0_18BufferShardingArgsESt8optionalIbES8_IN4ttsl10StrongTypeIhNS0_14SubDeviceIdTagEEEEb";
 
-/// What a tracer may look for, by generation.
+/// The symbols that a tracer may look for in that generation.
 fn wanted(generation: Generation) -> Vec<String> {
     let class = match generation {
         Generation::One => "6Buffer",
@@ -124,22 +123,22 @@ fn the_hidden_variant_exports_none_of_them() {
     }
 }
 
-/// The program keeps its own books: an allocation on a mesh is one owning buffer, and one that owns
-/// nothing a chip.
+/// The allocators' own list is right: an allocation on a mesh is one owning buffer, and one non-owning buffer on each
+/// chip.
 #[test]
-fn it_does_what_it_is_told() {
+fn it_obeys_the_commands() {
     for generation in [Generation::One, Generation::Two] {
         let dir = WorkDir::new();
         let mut target = Cpp::alone(&dir, generation, 2);
         let buffer = target.obey("alloc DRAM 8192 2048");
-        assert_eq!(buffer["members"].as_array().map(Vec::len), Some(2));
+        assert_eq!(list(&buffer, "members").len(), 2);
         assert_ne!(unsigned(&buffer, "address"), 0);
         assert!(target.refuse("oom").contains("Out of Memory"));
         target.obey("hook on");
         assert_eq!(target.obey("alloc DRAM 8192 2048")["address"], 0);
         target.obey("hook off");
         let live = target.obey("live");
-        assert_eq!(live["live"].as_array().map(Vec::len), Some(1));
+        assert_eq!(list(&live, "live").len(), 1);
         assert_eq!(live["live"][0]["address"], buffer["address"]);
         assert_eq!(
             unsigned(&target.obey("threads 4 1000"), "allocations"),
@@ -147,10 +146,7 @@ fn it_does_what_it_is_told() {
         );
         assert_eq!(target.obey("live"), live);
         target.obey("close");
-        assert_eq!(
-            target.obey("live")["live"].as_array().map(Vec::len),
-            Some(0)
-        );
+        assert_eq!(list(&target.obey("live"), "live").len(), 0);
         target.finish().expect_code(0);
     }
 }

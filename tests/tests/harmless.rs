@@ -1,5 +1,5 @@
-//! The target never notices: its code is as it was once the tracer is gone, nobody else's is ever
-//! touched, and nothing stops it.
+//! Tracing does no harm: the target's code is restored when the tracer ends, the code of other processes is never
+//! changed, and nothing stops the target.
 
 use std::os::unix::fs::FileExt as _;
 
@@ -9,10 +9,10 @@ use tt_memtrace_tests::{
 
 for_each_generation!(
     the_code_is_restored,
-    nobody_elses_code_is_touched,
+    other_processes_code_is_not_touched,
     a_busy_process_of_many_threads_is_joined_and_left,
     two_tracers_at_once_see_the_same,
-    nobody_traces_it_by_ptrace,
+    the_target_has_no_ptrace_tracer,
 );
 
 /// The code of `libtt_metal.so` as it lies in the process's memory.
@@ -55,13 +55,13 @@ fn the_code_is_restored(generation: Generation) {
     let pid = target.process.pid();
     let before = code(pid);
     let tracer = attach(&dir, &mut target);
-    assert!(code(pid) != before, "probes are instructions in the code");
+    assert!(code(pid) != before, "attached probes change the code");
     interrupt(tracer);
     assert!(code(pid) == before, "the code is not as it was");
     target.expect_unharmed();
 }
 
-fn nobody_elses_code_is_touched(generation: Generation) {
+fn other_processes_code_is_not_touched(generation: Generation) {
     let dir = WorkDir::new();
     let mut target = Cpp::alone(&dir, generation, 1);
     let mut other = Cpp::alone(&dir, generation, 1);
@@ -77,10 +77,7 @@ fn nobody_elses_code_is_touched(generation: Generation) {
     interrupt(tracer);
     let summary = dir.summary();
     assert_eq!(summary.only_process().owning(), []);
-    assert_eq!(
-        unsigned(summary.only_process().0, "pid"),
-        u64::from(target.process.pid())
-    );
+    assert_eq!(summary.only_process().pid, target.process.pid());
 }
 
 fn a_busy_process_of_many_threads_is_joined_and_left(generation: Generation) {
@@ -98,7 +95,7 @@ fn a_busy_process_of_many_threads_is_joined_and_left(generation: Generation) {
 
     let summary = dir.summary();
     let process = summary.process(pid);
-    if summary.lost() == 0 {
+    if summary.events.lost == 0 {
         assert_eq!(process.owning().len(), 1);
     }
     process.owning_at(unsigned(&kept, "address"));
@@ -117,15 +114,15 @@ fn two_tracers_at_once_see_the_same(generation: Generation) {
     let (first, second) = (dir.summary(), second_dir.summary());
     let addresses = |summary: &tt_memtrace_tests::Summary| -> Vec<u64> {
         let owning = summary.process(pid).owning();
-        owning.iter().map(|buffer| buffer.3).collect()
+        owning.iter().map(|buffer| buffer.address).collect()
     };
     let kept = unsigned(&kept, "address");
     assert_eq!(addresses(&first), [kept]);
     assert_eq!(addresses(&second), [kept, unsigned(&after, "address")]);
 }
 
-/// `ptrace` is left to debuggers: at no time does the target have a tracer in that sense.
-fn nobody_traces_it_by_ptrace(generation: Generation) {
+/// `ptrace` stays free for debuggers: the target never has a tracer in that sense.
+fn the_target_has_no_ptrace_tracer(generation: Generation) {
     let dir = WorkDir::new();
     let traced_by = |pid: u32| {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a status");
@@ -143,7 +140,7 @@ fn nobody_traces_it_by_ptrace(generation: Generation) {
     assert_eq!(traced_by(pid), "0");
     interrupt(tracer);
 
-    // A debugger, or the test that asks as one, may attach to a command that `run` started.
+    // Likewise a command that `run` started: a debugger may attach to it.
     let run_dir = WorkDir::new();
     let command = generation.target(&run_dir, Variant::Plain);
     let mut child = Cpp::from(Tracer::run(&run_dir).traced(&command).start());

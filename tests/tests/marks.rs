@@ -1,19 +1,18 @@
-//! Marks, by a signal and by the command: whoever is traced, and however.
+//! Marks, set by the command and by a signal, under `run`, `attach` and `attach --all`.
 
 use rustix::process::Signal;
-use serde_json::{Value, json};
 use tt_memtrace_tests::{
-    Cpp, Finished, Generation, Process, Tracer, Variant, WorkDir, events_named,
+    Cpp, Finished, Generation, Mark, Process, Tracer, Variant, WorkDir, events_named,
     for_each_generation, text, unsigned, wait_for,
 };
 
 for_each_generation!(
-    a_mark_stands_between_what_was_before_and_what_comes_after,
-    a_signal_marks_and_neither_tracer_nor_target_dies_of_it,
-    what_was_there_before_attaching_was_there_at_the_first_mark,
-    all_can_be_marked_before_there_is_anybody,
-    of_several_tracers_one_is_chosen,
-    who_is_no_tracer_is_left_alone,
+    a_mark_separates_the_events_before_it_from_those_after_it,
+    a_signal_sets_a_mark_and_ends_neither_tracer_nor_target,
+    the_attach_snapshot_belongs_before_the_first_mark,
+    attach_all_can_be_marked_before_there_is_a_process,
+    one_of_several_tracers_can_be_marked,
+    a_process_that_is_no_tracer_is_left_alone,
 );
 
 /// `tt-memtrace mark` with these arguments.
@@ -24,7 +23,7 @@ fn mark(dir: &WorkDir, arguments: &[&str]) -> Finished {
         .finish()
 }
 
-/// Marks a moment of this tracer's, and gives what that says.
+/// Sets a mark in this tracer, and returns what the command prints.
 #[track_caller]
 fn mark_by(dir: &WorkDir, tracer: &Process, name: &[&str]) -> String {
     let pid = tracer.pid().to_string();
@@ -33,25 +32,22 @@ fn mark_by(dir: &WorkDir, tracer: &Process, name: &[&str]) -> String {
     marked.text()
 }
 
-/// What has changed in the only process since a mark: sizes of what is new and of what is gone.
+/// What has changed in a process since a mark: numbers and bytes of new buffers, and of those that are gone.
 #[track_caller]
 fn since(dir: &WorkDir, pid: u32, mark: u64) -> [Vec<(u64, u64)>; 2] {
     let summary = dir.summary();
-    let process = summary.expect_complete().process(pid);
-    let all = process.0["since_marks"].as_array().expect("a list");
-    let since = all.iter().find(|since| since["mark"] == mark);
+    let all = &summary.expect_complete().process(pid).since_marks;
+    let since = all.iter().find(|since| since.mark == mark);
     let since = since.unwrap_or_else(|| panic!("nothing since mark {mark}: {all:?}"));
-    ["new", "gone"].map(|which| {
-        let groups = since[which].as_array().expect("a list").iter();
-        groups
-            .map(|group| (unsigned(group, "buffers"), unsigned(group, "bytes")))
-            .collect()
+    [&since.new, &since.gone].map(|groups| {
+        let groups = groups.iter().map(|placed| &placed.group);
+        groups.map(|group| (group.buffers, group.bytes)).collect()
     })
 }
 
-/// Nothing but the program's own pace stands between its deeds and the marks: whoever has been answered
-/// need wait for nothing.
-fn a_mark_stands_between_what_was_before_and_what_comes_after(generation: Generation) {
+/// The test doesn't wait between the target's answers and the marks: once the mark command has returned, the mark is
+/// set.
+fn a_mark_separates_the_events_before_it_from_those_after_it(generation: Generation) {
     let dir = WorkDir::new();
     let target = generation.target(&dir, Variant::Plain);
     let mut target = Cpp::from(
@@ -65,12 +61,12 @@ fn a_mark_stands_between_what_was_before_and_what_comes_after(generation: Genera
     let rounds = 30;
     for round in 1..=rounds {
         let kept = target.obey("alloc DRAM 4096 4096");
-        let said = mark_by(&dir, &target.process, &[&format!("round {round}")]);
+        let printed = mark_by(&dir, &target.process, &[&format!("round {round}")]);
         assert!(
-            said.starts_with(&format!(
+            printed.starts_with(&format!(
                 "mark {round} “round {round}”: 1 buffer, 4.00 KiB DRAM live\n"
             )),
-            "{said}"
+            "{printed}"
         );
         target.obey(&format!("free {}", kept["id"]));
     }
@@ -90,15 +86,16 @@ fn a_mark_stands_between_what_was_before_and_what_comes_after(generation: Genera
     assert_eq!(marks[4]["number"], 5);
 
     let summary = dir.summary();
-    let told = summary.0["marks"].as_array().expect("a list");
-    assert_eq!(told.len(), rounds);
-    for (told, event) in told.iter().zip(marks) {
-        let event = json!({
-            "number": event["number"], "name": event["name"], "at_ns": event["time_ns"],
-        });
-        assert_eq!(*told, event);
+    assert_eq!(summary.marks.len(), rounds);
+    for (mark, event) in summary.marks.iter().zip(marks) {
+        let expected = Mark {
+            number: unsigned(event, "number"),
+            name: Some(text(event, "name").to_owned()),
+            at_ns: unsigned(event, "time_ns"),
+        };
+        assert_eq!(*mark, expected);
     }
-    // The last buffer goes with the device, if that is closed at the end.
+    // The last buffer is gone if the target closed its device at the end.
     let left = usize::from(summary.process(pid).owning().len() == 1);
     assert_eq!(unsigned(&last, "size"), 2048);
     for number in 1..=rounds as u64 {
@@ -108,7 +105,7 @@ fn a_mark_stands_between_what_was_before_and_what_comes_after(generation: Genera
     }
 }
 
-fn a_signal_marks_and_neither_tracer_nor_target_dies_of_it(generation: Generation) {
+fn a_signal_sets_a_mark_and_ends_neither_tracer_nor_target(generation: Generation) {
     let dir = WorkDir::new();
     let mut target = Cpp::alone(&dir, generation, 1);
     let pid = target.pid();
@@ -132,8 +129,8 @@ fn a_signal_marks_and_neither_tracer_nor_target_dies_of_it(generation: Generatio
     assert_eq!(gone, []);
 }
 
-/// However soon the mark comes: it waits until the reading is over.
-fn what_was_there_before_attaching_was_there_at_the_first_mark(generation: Generation) {
+/// A mark that comes during the snapshot waits until the snapshot is read.
+fn the_attach_snapshot_belongs_before_the_first_mark(generation: Generation) {
     let dir = WorkDir::new();
     let mut target = Cpp::alone(&dir, generation, 1);
     let pid = target.pid();
@@ -142,55 +139,52 @@ fn what_was_there_before_attaching_was_there_at_the_first_mark(generation: Gener
     wait_for("the tracer's socket", || {
         tracer.stderr().contains("tracing ")
     });
-    let said = mark_by(&dir, &tracer, &[]);
-    assert_eq!(said, "mark 1: 1 buffer, 8.00 KiB DRAM live\n");
+    let printed = mark_by(&dir, &tracer, &[]);
+    assert_eq!(printed, "mark 1: 1 buffer, 8.00 KiB DRAM live\n");
     target.obey(&format!("free {}", before["id"]));
-    let said = mark_by(&dir, &tracer, &["freed"]);
-    assert!(said.starts_with("mark 2 “freed”: nothing live\n"), "{said}");
-    assert!(said.contains("−8.00 KiB"), "{said}");
+    let printed = mark_by(&dir, &tracer, &["freed"]);
+    assert!(
+        printed.starts_with("mark 2 “freed”: nothing live\n"),
+        "{printed}"
+    );
+    assert!(printed.contains("−8.00 KiB"), "{printed}");
     tracer.signal(Signal::INT);
     tracer.wait().expect_code(0);
     assert_eq!(since(&dir, pid, 1), [vec![], vec![(1, 8192)]]);
     assert_eq!(since(&dir, pid, 2), [vec![], vec![]]);
 }
 
-fn all_can_be_marked_before_there_is_anybody(generation: Generation) {
+fn attach_all_can_be_marked_before_there_is_a_process(generation: Generation) {
     let dir = WorkDir::new();
     let mut tracer = Tracer::attach(&dir).arguments(["--all"]).start();
-    // Of other tests there may be targets at any time.
+    // Targets of other tests may be running at the same time.
     wait_for("the tracer to trace", || {
-        let said = tracer.stderr();
-        said.contains("waiting for") || said.contains("and every process")
+        let printed = tracer.stderr();
+        printed.contains("waiting for") || printed.contains("and every process")
     });
-    let said = mark_by(&dir, &tracer, &["before"]);
-    assert!(said.starts_with("mark 1 “before”: "), "{said}");
+    let printed = mark_by(&dir, &tracer, &["before"]);
+    assert!(printed.starts_with("mark 1 “before”: "), "{printed}");
     let mut target = Cpp::alone(&dir, generation, 1);
     let pid = target.pid();
     wait_for("the target's library", || {
         tracer.stderr().contains(&format!("(pid {pid})"))
     });
     target.obey("alloc DRAM 4096 4096");
-    let said = mark_by(&dir, &tracer, &[]);
+    let printed = mark_by(&dir, &tracer, &[]);
     assert!(
-        said.contains(&format!("(pid {pid}) since mark 1 “before”")),
-        "{said}"
+        printed.contains(&format!("(pid {pid}) since mark 1 “before”")),
+        "{printed}"
     );
     tracer.signal(Signal::INT);
     tracer.wait().expect_code(0);
     let summary = dir.summary();
-    let process = &summary.process(pid).0;
-    let marks: Vec<&Value> = process["since_marks"]
-        .as_array()
-        .expect("a list")
-        .iter()
-        .map(|since| &since["mark"])
-        .collect();
+    let since = &summary.process(pid).since_marks;
+    let marks: Vec<u64> = since.iter().map(|since| since.mark).collect();
     assert_eq!(marks, [1, 2]);
-    let new = process["since_marks"][0]["new"].as_array().expect("a list");
-    assert_eq!(new.len(), 1);
+    assert_eq!(since[0].new.len(), 1);
 }
 
-fn of_several_tracers_one_is_chosen(generation: Generation) {
+fn one_of_several_tracers_can_be_marked(generation: Generation) {
     let dirs = [WorkDir::new(), WorkDir::new()];
     let mut targets = dirs.each_ref().map(|dir| {
         let target = generation.target(dir, Variant::Plain);
@@ -214,14 +208,14 @@ fn of_several_tracers_one_is_chosen(generation: Generation) {
     for target in targets {
         target.finish().expect_code(0);
     }
-    let marks = dirs.each_ref().map(|dir| dir.summary().0["marks"].clone());
-    assert_eq!(marks[0], json!([]));
-    assert_eq!(marks[1][0]["name"], "this one");
-    assert_eq!(marks[1].as_array().map(Vec::len), Some(1));
+    let [first, second] = dirs.each_ref().map(|dir| dir.summary().marks);
+    assert_eq!(first, []);
+    let names: Vec<Option<&str>> = second.iter().map(|mark| mark.name.as_deref()).collect();
+    assert_eq!(names, [Some("this one")]);
 }
 
-/// SIGUSR1 would end a process that doesn't expect it: the command never sends one.
-fn who_is_no_tracer_is_left_alone(generation: Generation) {
+/// SIGUSR1 would end a process that has no handler for it, so the command doesn't send it.
+fn a_process_that_is_no_tracer_is_left_alone(generation: Generation) {
     let dir = WorkDir::new();
     let mut target = Cpp::alone(&dir, generation, 1);
     let pid = target.pid().to_string();

@@ -1,19 +1,20 @@
-//! Many processes at once, each with accounts of its own: several that are attached to, all of the
-//! host, children, namesakes, and those that live in namespaces or whose library is gone.
+//! Many processes at once, each with totals of its own: several targets of one `attach`, all processes of the host,
+//! children, processes of the same name, and processes in namespaces or whose library file is gone.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tt_memtrace_tests::{
-    Cpp, Generation, Live, Process, ProcessSummary, Summary, Tracer, Variant, WorkDir,
-    events_named, for_each_generation, need_root, text, unsigned, wait_for,
+    Attached, Cpp, Device, Exit, Generation, LiveBuffer, Process, ProcessSummary, Summary, Tracer,
+    Variant, WorkDir, events_named, for_each_generation, need_root, only_event, parsed, unsigned,
+    wait_for,
 };
 
 for_each_generation!(
     several_are_attached_to,
-    all_are_those_that_are_and_those_that_come,
+    attach_all_traces_present_and_later_processes,
     a_late_library_of_any_process_is_found,
     a_fork_counts_once_under_run,
     a_fork_counts_once_under_all,
@@ -40,42 +41,39 @@ fn interrupt(mut tracer: Process) -> String {
     done.stderr
 }
 
-/// Waits until the tracer says that it traces that process.
+/// Waits until the tracer reports that it traces that process.
 fn wait_until_traced(tracer: &Process, pid: u32) {
     wait_for("the tracer to name the process", || {
         tracer.stderr().contains(&format!("(pid {pid}): "))
     });
 }
 
-/// A buffer on a mesh as the target describes it.
-fn live(buffer: &Value) -> Live {
-    (
-        "mesh".to_owned(),
-        unsigned(buffer, "device_id"),
-        text(buffer, "buffer_type").to_owned(),
-        unsigned(buffer, "address"),
-        unsigned(buffer, "size"),
-    )
-}
-
-fn pid_of(process: ProcessSummary<'_>) -> u64 {
-    unsigned(process.0, "pid")
-}
-
 fn child_of(forked: &Value) -> u32 {
     assert_eq!(forked["status"], 0, "{forked}");
-    u32::try_from(unsigned(forked, "child")).expect("a pid is a u32")
+    tt_memtrace_tests::pid(forked, "child")
+}
+
+/// The only child of a process.
+fn only_child(parent: u32) -> u32 {
+    let children = format!("/proc/{parent}/task/{parent}/children");
+    let children = std::fs::read_to_string(children).expect("children");
+    children.trim().parse().expect("one child")
+}
+
+/// The path of the library that the summary names for a process.
+fn library_path(process: &ProcessSummary) -> &Path {
+    Path::new(&process.library().path)
 }
 
 /// A copy of the directory with the program and its libraries.
 fn copy_programs(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("one's own directory");
+    std::fs::create_dir_all(to).expect("the test's own directory");
     for name in ["target", "late", "libtt_metal.so", "libsession.so"] {
         std::fs::copy(from.join(name), to.join(name)).expect("a copy");
     }
 }
 
-/// The same addresses and objects in each, as it must be with equal programs.
+/// Equal programs have their buffers at the same addresses, as objects at the same addresses.
 fn several_are_attached_to(generation: Generation) {
     let dir = WorkDir::new();
     let mut targets = [(); 3].map(|()| Cpp::alone(&dir, generation, 1));
@@ -95,20 +93,20 @@ fn several_are_attached_to(generation: Generation) {
     let mut second = second.process;
     second.send("exit 7");
     second.wait().expect_code(7);
-    // The end of the last of them is the trace's. The third was never touched.
+    // The trace ends with the last of its targets. The third process was never traced.
     tracer.finish().expect_code(0);
     third.expect_unharmed();
 
     let summary = dir.summary();
-    assert_eq!(summary.expect_complete().processes().count(), 2);
+    assert_eq!(summary.expect_complete().processes.len(), 2);
     for ((pid, buffer), code) in pids.iter().zip(&kept).zip([0, 7]).take(2) {
         let process = summary.process(*pid);
-        assert_eq!(process.owning(), [live(buffer)]);
-        assert_eq!(process.0["exit"], json!({"code": code}));
+        assert_eq!(process.owning(), [LiveBuffer::on_mesh(buffer)]);
+        assert_eq!(process.exit, Some(Exit::Code(code)));
     }
 }
 
-fn all_are_those_that_are_and_those_that_come(generation: Generation) {
+fn attach_all_traces_present_and_later_processes(generation: Generation) {
     let other = match generation {
         Generation::One => Generation::Two,
         Generation::Two => Generation::One,
@@ -119,7 +117,7 @@ fn all_are_those_that_are_and_those_that_come(generation: Generation) {
     wait_until_traced(&tracer, before.process.pid());
     let first = before.obey("alloc DRAM 4096 4096");
 
-    // One of the same library, one of another that nobody has met yet.
+    // One process has the same library, the other a library that the tracer has not seen yet.
     let mut after = Cpp::alone(&dir, generation, 2);
     let second = after.obey("alloc DRAM 8192 4096");
     let mut stranger = Cpp::from(Process::spawn(&mut other.target(&dir, Variant::Plain)));
@@ -132,15 +130,21 @@ fn all_are_those_that_are_and_those_that_come(generation: Generation) {
 
     let summary = dir.summary();
     let process = |pid| summary.expect_complete().process(pid);
-    assert_eq!(process(before.process.pid()).owning(), [live(&first)]);
-    assert_eq!(process(before.process.pid()).0["attached"], "running");
+    assert_eq!(
+        process(before.process.pid()).owning(),
+        [LiveBuffer::on_mesh(&first)]
+    );
+    assert_eq!(process(before.process.pid()).attached, Attached::Running);
     let after = process(after_pid).expect_balanced();
-    assert_eq!(after.owning(), [live(&second)]);
+    assert_eq!(after.owning(), [LiveBuffer::on_mesh(&second)]);
     assert_eq!(after.members(0), [0, 1]);
-    assert_eq!(after.0["attached"], "start");
-    assert_eq!(after.0["exit"], json!({"code": 0}));
-    assert_eq!(process(stranger_pid).owning(), [live(&third)]);
-    let build_id = |pid: u32| process(pid).0["library"]["build_id"].clone();
+    assert_eq!(after.attached, Attached::Start);
+    assert_eq!(after.exit, Some(Exit::Code(0)));
+    assert_eq!(
+        process(stranger_pid).owning(),
+        [LiveBuffer::on_mesh(&third)]
+    );
+    let build_id = |pid: u32| process(pid).library().build_id.clone();
     assert_eq!(build_id(after_pid), build_id(before.process.pid()));
     assert_ne!(build_id(after_pid), build_id(stranger_pid));
     before.expect_unharmed();
@@ -151,7 +155,7 @@ fn a_late_library_of_any_process_is_found(generation: Generation) {
     let dir = WorkDir::new();
     let mut target = Cpp::from(Process::spawn(&mut generation.late(&dir, Variant::Plain)));
     let tracer = attach_to_all(&dir).start();
-    wait_for("the tracer to be there", || !tracer.stderr().is_empty());
+    wait_for("the tracer's first message", || !tracer.stderr().is_empty());
     target.load(generation, Variant::Plain);
     wait_until_traced(&tracer, target.process.pid());
     target.obey("mesh 1");
@@ -159,21 +163,19 @@ fn a_late_library_of_any_process_is_found(generation: Generation) {
     interrupt(tracer);
     let summary = dir.summary();
     let process = summary.expect_complete().process(target.process.pid());
-    assert_eq!(process.owning(), [live(&buffer)]);
+    assert_eq!(process.owning(), [LiveBuffer::on_mesh(&buffer)]);
     assert_eq!(process.non_owning().len(), 1);
 }
 
 fn a_fork_counts_once_under_run(generation: Generation) {
     let dir = WorkDir::new();
-    let target = generation.target(&dir, Variant::Plain);
-    let mut target = Cpp::from(Tracer::run(&dir).traced(&target).start());
-    target.obey("mesh 2");
+    let mut target = Cpp::traced(&dir, generation, 2, &[]);
     let pid = target.pid();
     let (before, child, after) = fork_between(&mut target);
     target.finish().expect_code(0);
     let summary = dir.summary();
     expect_fork(&summary, &dir, pid, child, &[before, after]);
-    // Its birth was seen, so its books balance, too.
+    // The trace has the process from its start, so its totals add up.
     summary.process(pid).expect_balanced();
 }
 
@@ -195,37 +197,36 @@ fn fork_between(target: &mut Cpp) -> (Value, u32, Value) {
     (before, child, target.obey("alloc DRAM 8192 4096"))
 }
 
-/// The child freed its copy of the first buffer: that is no free of anybody's memory. What it
-/// allocated is its own.
+/// The child freed its copy of the first buffer, which freed no device memory. The buffer that the child allocated
+/// is its own.
 fn expect_fork(summary: &Summary, dir: &WorkDir, pid: u32, child: u32, buffers: &[Value]) {
     let parent = summary.expect_complete().process(pid);
-    let expected: Vec<Live> = buffers.iter().map(live).collect();
+    let expected: Vec<LiveBuffer> = buffers.iter().map(LiveBuffer::on_mesh).collect();
     assert_eq!(parent.owning(), expected);
-    assert_eq!(parent.0["parent_pid"], json!(null));
+    assert_eq!(parent.parent_pid, None);
 
     let process = summary.process(child).expect_balanced();
-    assert_eq!(process.0["parent_pid"], pid);
-    assert_eq!(process.0["exit"], json!({"code": 0}));
-    assert_eq!(process.memory("mesh", 0, "DRAM", "allocations"), 1);
-    assert_eq!(process.memory("mesh", 0, "DRAM", "live_bytes"), 4096);
-    // It lies on the parent's chips: the mesh is the same.
-    assert_eq!(process.memory("chip", 1, "DRAM", "live_bytes"), 4096);
-    assert_eq!(process.count("unmatched_deallocations"), 0);
-    assert_eq!(unsigned(&process.0["non_owning"], "unmatched_destroys"), 0);
-    assert_eq!(process.0["library"], parent.0["library"]);
+    assert_eq!(process.parent_pid, Some(pid));
+    assert_eq!(process.exit, Some(Exit::Code(0)));
+    assert_eq!(process.memory(Device::mesh(0), "DRAM").allocations, 1);
+    assert_eq!(process.memory(Device::mesh(0), "DRAM").live_bytes, 4096);
+    // The child inherited the parent's mesh, so its buffer lies on the same chips.
+    assert_eq!(process.memory(Device::chip(1), "DRAM").live_bytes, 4096);
+    assert_eq!(process.unmatched_deallocations, 0);
+    assert_eq!(process.non_owning.unmatched_destroys, 0);
+    assert_eq!(process.library, parent.library);
 
     let mut events = dir.events();
     events.retain(|event| event["pid"] == pid || event["pid"] == child);
-    let [fork] = events_named(&events, "fork")[..] else {
-        panic!("not one fork: {events:?}");
-    };
-    assert_eq!((&fork["pid"], &fork["child"]), (&json!(pid), &json!(child)));
+    let fork = only_event(&events, "fork");
+    assert_eq!(fork["pid"], pid);
+    assert_eq!(fork["child"], child);
     let freed = events_named(&events, "deallocate");
     let copy = freed.iter().find(|event| event["pid"] == child);
     assert_eq!(copy.expect("the child frees")["note"], "had_no_memory");
 }
 
-/// Nothing waits for the tracer: each program allocates as soon as it can.
+/// No program waits for the tracer: each allocates as soon as it can.
 fn a_child_of_the_command_is_traced_from_its_first_buffer(generation: Generation) {
     let dir = WorkDir::new();
     let programs = generation.dir(Variant::Plain);
@@ -237,7 +238,7 @@ fn a_child_of_the_command_is_traced_from_its_first_buffer(generation: Generation
     shell.arg(&programs);
     let load = format!("load {}", programs.join("libsession.so").display());
     let commands = format!("{load}\nmesh 1\npid\nalloc DRAM 4096 4096\n");
-    std::fs::write(dir.path().join("commands"), commands).expect("one's own directory");
+    std::fs::write(dir.path().join("commands"), commands).expect("the test's own directory");
     let mut tracer = Tracer::run(&dir).traced(&shell).start();
     tracer.send("mesh 1\npid\nalloc DRAM 8192 4096\nexit 5");
     let done = tracer.finish();
@@ -246,27 +247,26 @@ fn a_child_of_the_command_is_traced_from_its_first_buffer(generation: Generation
     let lines = done.text();
     let lines: Vec<&str> = lines.lines().collect();
     assert_eq!(lines[4], "between");
-    let said = |line: usize| -> Value { serde_json::from_str(lines[line]).expect("JSON") };
     let summary = dir.summary();
     for (pid, buffer, code) in [(2, 3, 0), (6, 7, 5)] {
-        let pid = u32::try_from(unsigned(&said(pid), "pid")).expect("a pid");
-        let buffer = said(buffer);
+        let pid = tt_memtrace_tests::pid(&parsed(lines[pid]), "pid");
+        let buffer = parsed(lines[buffer]);
         assert_eq!(buffer["unique_id"], 0);
         let process = summary.expect_complete().process(pid).expect_balanced();
-        assert_eq!(process.owning(), [live(&buffer)]);
+        assert_eq!(process.owning(), [LiveBuffer::on_mesh(&buffer)]);
         assert_eq!(process.non_owning().len(), 1);
-        assert_eq!(process.0["attached"], "start");
-        assert_eq!(process.0["exit"], json!({"code": code}));
+        assert_eq!(process.attached, Attached::Start);
+        assert_eq!(process.exit, Some(Exit::Code(code)));
     }
-    // Those two, and the shell. `true` has nothing to do with device memory.
-    assert_eq!(summary.processes().count(), 3);
+    // These two, and the shell. `true` never loads TT-Metal.
+    assert_eq!(summary.processes.len(), 3);
 }
 
-/// The trace ends with the command. What it leaves behind goes on, untraced and unharmed.
+/// The trace ends with the command. The command's children go on, untraced and unharmed.
 fn a_child_outlives_the_command(generation: Generation) {
     let dir = WorkDir::new();
     let mut shell = dir.command("/bin/sh");
-    // The background takes no terminal's or pipe's input unless it is given it.
+    // A shell gives its background processes no stdin, unless it is passed by another descriptor.
     shell.args(["-c", "exec 3<&0; \"$0\" <&3 & read -r _ <go"]);
     shell.arg(generation.dir(Variant::Plain).join("target"));
     let fifo = dir.path().join("go");
@@ -283,63 +283,57 @@ fn a_child_outlives_the_command(generation: Generation) {
 
     let summary = dir.summary();
     let process = summary.expect_complete().process(pid);
-    assert_eq!(process.owning(), [live(&buffer)]);
-    assert_eq!(process.0["exit"], json!(null));
+    assert_eq!(process.owning(), [LiveBuffer::on_mesh(&buffer)]);
+    assert_eq!(process.exit, None);
 }
 
 fn an_executed_program_starts_anew(generation: Generation) {
     let dir = WorkDir::new();
     let program = generation.dir(Variant::Plain).join("target");
-    let target = generation.target(&dir, Variant::Plain);
-    let mut target = Cpp::from(Tracer::run(&dir).traced(&target).start());
-    target.obey("mesh 1");
+    let mut target = Cpp::traced(&dir, generation, 1, &[]);
     target.obey("alloc DRAM 8192 4096");
     let pid = target.pid();
     target.obey(&format!("exec {}", program.display()));
     target.obey("mesh 2");
     assert_eq!(target.pid(), pid);
-    // The very address, and object, of the one that is gone.
+    // The buffer has the same address, and is an object at the same address, as the one that is gone.
     let buffer = target.obey("alloc DRAM 4096 4096");
     target.finish().expect_code(0);
 
     let summary = dir.summary();
     let process = summary.expect_complete().only_process().expect_balanced();
-    assert_eq!(process.owning(), [live(&buffer)]);
-    assert_eq!(process.memory("mesh", 0, "DRAM", "deallocations"), 1);
-    assert_eq!(process.memory("mesh", 0, "DRAM", "peak_bytes"), 8192);
-    assert_eq!(process.count("implied_deallocations"), 0);
+    assert_eq!(process.owning(), [LiveBuffer::on_mesh(&buffer)]);
+    assert_eq!(process.memory(Device::mesh(0), "DRAM").deallocations, 1);
+    assert_eq!(process.memory(Device::mesh(0), "DRAM").peak_bytes, 8192);
+    assert_eq!(process.implied_deallocations, 0);
     let events = dir.events();
-    let [exec] = events_named(&events, "exec")[..] else {
-        panic!("not one execution: {events:?}");
-    };
+    let exec = only_event(&events, "exec");
     assert_eq!(unsigned(exec, "freed_buffers"), 1);
     assert_eq!(unsigned(exec, "freed_bytes"), 8192);
 }
 
 fn a_pid_that_is_used_again_is_another_process(generation: Generation) {
     let dir = WorkDir::new();
-    let target = generation.target(&dir, Variant::Plain);
-    let mut target = Cpp::from(Tracer::run(&dir).traced(&target).start());
-    target.obey("mesh 1");
+    let mut target = Cpp::traced(&dir, generation, 1, &[]);
     let child = child_of(&target.obey("fork"));
     assert_eq!(child_of(&target.obey(&format!("fork {child}"))), child);
     target.finish().expect_code(0);
 
     let summary = dir.summary();
-    let same = |process: &ProcessSummary<'_>| pid_of(*process) == u64::from(child);
-    let children: Vec<ProcessSummary<'_>> = summary.processes().filter(same).collect();
+    let processes = summary.processes.iter();
+    let children: Vec<&ProcessSummary> = processes.filter(|it| it.pid == child).collect();
     assert_eq!(children.len(), 2);
     for process in &children {
         process.expect_balanced();
-        assert_eq!(process.memory("mesh", 0, "DRAM", "allocations"), 1);
-        assert_eq!(process.count("events_after_exit"), 0);
+        assert_eq!(process.memory(Device::mesh(0), "DRAM").allocations, 1);
+        assert_eq!(process.events_after_exit, 0);
     }
-    let ended = |index: usize| unsigned(children[index].0, "exited_at_ns");
+    let ended = |index: usize| children[index].exited_at_ns.expect("it has ended");
     assert!(ended(0) < ended(1));
 }
 
-/// What a container is made of: mount, pid and network namespaces. The library lies in a file system
-/// that only the target sees, and is gone when the tracer comes.
+/// Mount, pid and network namespaces, as a container has them. The library lies in a file system that only the target
+/// sees, and is removed before the tracer attaches.
 fn a_target_in_namespaces_of_its_own_whose_library_is_gone(generation: Generation) {
     let dir = WorkDir::new();
     let mut command = dir.command("unshare");
@@ -360,10 +354,7 @@ fn a_target_in_namespaces_of_its_own_whose_library_is_gone(generation: Generatio
     let mut target = Cpp::from(Process::spawn(&mut command));
     target.obey("mesh 1");
     let inside = target.pid();
-    let outside = target.process.pid();
-    let children = format!("/proc/{outside}/task/{outside}/children");
-    let children = std::fs::read_to_string(children).expect("children");
-    let pid: u32 = children.trim().parse().expect("one child");
+    let pid = only_child(target.process.pid());
     assert_ne!(inside, pid, "a pid namespace of its own");
     assert!(!dir.path().join("own/target").exists());
     let own = PathBuf::from(format!("/proc/{pid}/cwd"));
@@ -379,29 +370,29 @@ fn a_target_in_namespaces_of_its_own_whose_library_is_gone(generation: Generatio
     tracer.finish().expect_code(0);
     let summary = dir.summary();
     let process = summary.expect_complete().process(pid);
-    assert_eq!(process.owning(), [live(&buffer)]);
-    let path = PathBuf::from(text(&process.0["library"], "path"));
-    assert_eq!(path, dir.path().join("own/libtt_metal.so"));
-    assert_eq!(process.0["exit"], json!({"code": 0}));
+    assert_eq!(process.owning(), [LiveBuffer::on_mesh(&buffer)]);
+    let path = dir.path().join("own/libtt_metal.so");
+    assert_eq!(library_path(process), path);
+    assert_eq!(process.exit, Some(Exit::Code(0)));
 
-    // The same by `--all`, of one that comes later, library and all.
+    // The same by `--all`, with a process that starts later and whose library is still there.
     let second_dir = WorkDir::new();
     let tracer = attach_to_all(&second_dir).start();
-    wait_for("the tracer to be there", || !tracer.stderr().is_empty());
+    wait_for("the tracer's first message", || !tracer.stderr().is_empty());
     let mut target = Cpp::from(Process::spawn(command.current_dir(second_dir.path())));
     target.obey("mesh 1");
-    let outside = target.process.pid();
-    let children = format!("/proc/{outside}/task/{outside}/children");
-    let children = std::fs::read_to_string(children).expect("children");
-    let pid: u32 = children.trim().parse().expect("one child");
+    let pid = only_child(target.process.pid());
     wait_until_traced(&tracer, pid);
     let buffer = target.obey("alloc DRAM 4096 4096");
     target.finish().expect_code(0);
     interrupt(tracer);
-    assert_eq!(second_dir.summary().process(pid).owning(), [live(&buffer)]);
+    assert_eq!(
+        second_dir.summary().process(pid).owning(),
+        [LiveBuffer::on_mesh(&buffer)]
+    );
 }
 
-/// As an upgrade does it: the old file is gone from its path, those that run keep it.
+/// An upgrade replaces the file at its path; running processes keep the old one.
 fn a_library_replaced_at_its_path(generation: Generation) {
     let dir = WorkDir::new();
     let programs = dir.path().join("programs");
@@ -438,20 +429,19 @@ fn a_library_replaced_at_its_path(generation: Generation) {
     let summary = dir.summary();
     for (pid, buffer) in pids.into_iter().zip(&kept) {
         let process = summary.expect_complete().process(pid);
-        assert_eq!(process.owning(), [live(buffer)]);
-        let path = text(&process.0["library"], "path");
-        assert_eq!(Path::new(path), programs.join("libtt_metal.so"));
+        assert_eq!(process.owning(), [LiveBuffer::on_mesh(buffer)]);
+        assert_eq!(library_path(process), programs.join("libtt_metal.so"));
     }
     old.expect_unharmed();
     new.expect_unharmed();
 }
 
-/// As in a virtual environment: the program, and the directory of its libraries, are links.
+/// The program and the directory of its libraries are links, as in a virtual environment.
 fn a_library_behind_symbolic_links(generation: Generation) {
     let dir = WorkDir::new();
     let programs = generation.dir(Variant::Plain);
     let link = dir.path().join("venv");
-    std::os::unix::fs::symlink(&programs, &link).expect("one's own directory");
+    std::os::unix::fs::symlink(&programs, &link).expect("the test's own directory");
     let mut target = Cpp::from(Process::spawn(&mut dir.command(link.join("target"))));
     target.obey("mesh 1");
     let tracer = Tracer::attach(&dir)
@@ -463,13 +453,12 @@ fn a_library_behind_symbolic_links(generation: Generation) {
     interrupt(tracer);
     let summary = dir.summary();
     let process = summary.expect_complete().only_process();
-    assert_eq!(process.owning(), [live(&buffer)]);
-    let path = text(&process.0["library"], "path");
-    assert_eq!(Path::new(path), programs.join("libtt_metal.so"));
+    assert_eq!(process.owning(), [LiveBuffer::on_mesh(&buffer)]);
+    assert_eq!(library_path(process), programs.join("libtt_metal.so"));
 }
 
-/// Containers of one image have each an overlay over the same file. Its probes are in both: they must
-/// not be put on twice.
+/// Containers of one image have an overlay each over the same file. A probe on the file is in both, and must not be
+/// attached twice.
 fn one_file_in_two_overlays_is_one_library(generation: Generation) {
     let dir = WorkDir::new();
     copy_programs(&generation.dir(Variant::Plain), &dir.path().join("image"));
@@ -501,19 +490,17 @@ fn one_file_in_two_overlays_is_one_library(generation: Generation) {
     let summary = dir.summary();
     for (pid, buffer) in pids.into_iter().zip(&kept) {
         let process = summary.expect_complete().process(pid);
-        assert_eq!(process.owning(), [live(buffer)]);
-        assert_eq!(process.memory("mesh", 0, "L1", "allocations"), 1);
-        assert_eq!(process.count("implied_deallocations"), 0);
+        assert_eq!(process.owning(), [LiveBuffer::on_mesh(buffer)]);
+        assert_eq!(process.memory(Device::mesh(0), "L1").allocations, 1);
+        assert_eq!(process.implied_deallocations, 0);
     }
 }
 
-/// `run` puts probes where all see them, and records those of its own.
+/// The probes of `run` are hit by every process of the library; the trace has only its own processes.
 fn other_processes_of_the_library_are_not_the_commands(generation: Generation) {
     let dir = WorkDir::new();
     let mut other = Cpp::alone(&dir, generation, 1);
-    let target = generation.target(&dir, Variant::Plain);
-    let mut target = Cpp::from(Tracer::run(&dir).traced(&target).start());
-    target.obey("mesh 1");
+    let mut target = Cpp::traced(&dir, generation, 1, &[]);
     other.obey("burst 100");
     other.obey("alloc DRAM 4096 4096");
     let mut third = Cpp::alone(&dir, generation, 1);
@@ -522,23 +509,21 @@ fn other_processes_of_the_library_are_not_the_commands(generation: Generation) {
     target.finish().expect_code(0);
     let summary = dir.summary();
     let process = summary.expect_complete().only_process().expect_balanced();
-    assert_eq!(process.owning(), [live(&buffer)]);
+    assert_eq!(process.owning(), [LiveBuffer::on_mesh(&buffer)]);
     other.expect_unharmed();
     third.expect_unharmed();
 }
 
 fn killing_the_tracer_leaves_the_command_alone(generation: Generation) {
     let dir = WorkDir::new();
-    let target = generation.target(&dir, Variant::Plain);
-    let mut target = Cpp::from(Tracer::run(&dir).traced(&target).start());
-    target.obey("mesh 1");
+    let mut target = Cpp::traced(&dir, generation, 1, &[]);
     target.process.signal(Signal::KILL);
     wait_for("the tracer's end", || !target.process.is_running());
     target.expect_unharmed();
     target.process.close_stdin();
 }
 
-/// Two copies of the library, of two releases, in one process: a plugin may bring its own.
+/// Two copies of the library, of two releases, in one process: a plugin may bring a copy of its own.
 #[test]
 fn two_libraries_in_one_process() {
     if !need_root() {
@@ -550,7 +535,7 @@ fn two_libraries_in_one_process() {
     target.obey("mesh 1");
     let first = target.obey("alloc DRAM 8192 4096");
     target.load(Generation::Two, Variant::Plain);
-    // A process that is traced isn't stopped any more, so its second library is found a moment later.
+    // A process is stopped for its first library only, so the tracer finds the second one a moment later.
     wait_for("the second library", || {
         target.process.stderr().matches("tracing target").count() == 2
     });
@@ -560,25 +545,19 @@ fn two_libraries_in_one_process() {
 
     let summary = dir.summary();
     let process = summary.expect_complete().only_process();
-    let mut expected = [live(&first), live(&second)];
+    let mut expected = [LiveBuffer::on_mesh(&first), LiveBuffer::on_mesh(&second)];
     expected.sort();
     assert_eq!(process.owning(), expected);
-    let libraries = process.0["libraries"].as_array().expect("a list");
-    let paths: Vec<&str> = libraries.iter().map(|of| text(of, "path")).collect();
+    let libraries = process.libraries.iter();
+    let paths: Vec<&Path> = libraries.map(|of| Path::new(&of.path)).collect();
     let expected = [Generation::One, Generation::Two].map(|of| of.library(Variant::Plain));
-    assert_eq!(paths.len(), 2);
-    assert!(
-        paths
-            .iter()
-            .zip(&expected)
-            .all(|(path, of)| Path::new(path) == of)
-    );
-    assert_eq!(process.0["library"], libraries[0]);
+    assert_eq!(paths, expected);
+    assert_eq!(process.library(), &process.libraries[0]);
 }
 
-/// Each is stopped and let go on for a moment, several at a time.
+/// The tracer stops each program for a moment at its start, several at a time.
 #[test]
-fn many_programs_that_load_nothing_end_as_ever() {
+fn many_programs_without_the_library_end_as_they_do_untraced() {
     if !need_root() {
         return;
     }
@@ -595,5 +574,5 @@ fn many_programs_that_load_nothing_end_as_ever() {
     assert_eq!(lines, ["1", "2", "3", "4", "5", "6", "7", "8", "9"]);
     assert!(done.stderr.contains("nothing to trace"), "{}", done.stderr);
     let summary = dir.summary();
-    assert_eq!(summary.only_process().0["library"], json!(null));
+    assert_eq!(summary.only_process().library, None);
 }

@@ -1,17 +1,19 @@
-//! `tt-memtrace attach` to a real ttnn process that is already at work.
+//! `tt-memtrace attach` to a process that already uses the real ttnn.
 
-use serde_json::Value;
+use std::os::unix::process::ExitStatusExt as _;
+
 use tt_memtrace_tests::{
-    Cluster, Process, Release, Tracer, Ttnn, WorkDir, for_each_release, text, unique_ids, unsigned,
+    Attached, Cluster, Device, Exit, Process, Release, Tracer, Ttnn, WorkDir, for_each_release,
+    list, parsed, text, unique_ids, unsigned,
 };
 
 for_each_release!(
-    a_loop_is_joined_and_its_end_is_exact,
-    a_loop_is_joined_and_its_device_closed,
+    the_live_buffers_of_a_traced_loop_are_exact,
+    a_traced_loop_that_closes_its_device_leaves_nothing,
     out_of_memory_passes_through,
 );
 
-/// Starts the loop and waits until it loops.
+/// Starts the loop and waits for its first round.
 fn looping(release: Release, cluster: &Cluster, dir: &WorkDir, end: &str) -> Process {
     let mut workload = Ttnn::new(release, cluster, dir).workload("loop.py");
     let mut process = Process::spawn(workload.arg(end));
@@ -19,46 +21,45 @@ fn looping(release: Release, cluster: &Cluster, dir: &WorkDir, end: &str) -> Pro
     process
 }
 
-/// Each tensor that is live at the end was made after the tracer came: the loop replaces all of
-/// them once more after it is told to stop.
-fn a_loop_is_joined_and_its_end_is_exact(release: Release) {
+/// Each tensor that is live at the end was allocated after the tracer attached: the loop replaces all of them once
+/// more when it gets the line to stop.
+fn the_live_buffers_of_a_traced_loop_are_exact(release: Release) {
     let dir = WorkDir::new();
     let cluster = Cluster::n150(&dir);
     let mut target = looping(release, &cluster, &dir, "kill");
     let pid = target.pid();
     let tracer = Tracer::attach_to(&dir, pid).start_and_see(|| {});
     target.send("stop");
-    let said: Value = serde_json::from_str(&target.line()).expect("JSON");
-    assert_eq!(
-        std::os::unix::process::ExitStatusExt::signal(&target.wait().status),
-        Some(9)
-    );
+    let answer = parsed(&target.line());
+    assert_eq!(target.wait().status.signal(), Some(9));
     tracer.finish().expect_code(0);
 
     let summary = dir.summary();
     let process = summary.expect_complete().process(pid);
-    let mut expected: Vec<_> = said["live"]
-        .as_array()
-        .expect("a list")
+    let mut expected: Vec<_> = list(&answer, "live")
         .iter()
         .map(|buffer| {
             (
-                text(buffer, "buffer_type").to_owned(),
+                text(buffer, "buffer_type"),
                 unsigned(buffer, "address"),
                 unsigned(buffer, "device_id"),
             )
         })
         .collect();
-    expected.sort();
+    expected.sort_unstable();
     let owning = process.owning();
-    let traced: Vec<_> = owning
+    let mut traced: Vec<_> = owning
         .iter()
-        .map(|(_, device, buffer_type, address, _)| (buffer_type.clone(), *address, *device))
+        .map(|buffer| {
+            let buffer_type = buffer.buffer_type.as_str();
+            (buffer_type, buffer.address, buffer.device.id)
+        })
         .collect();
+    traced.sort_unstable();
     assert_eq!(traced, expected);
 
-    // a, b, c and the sum of a and a; 256 x 256 in L1.
-    let mut sizes: Vec<u64> = owning.iter().map(|buffer| buffer.4).collect();
+    // The tensors a, b, c and a + a, and the one of 256 x 256 in L1.
+    let mut sizes: Vec<u64> = owning.iter().map(|buffer| buffer.size).collect();
     sizes.sort_unstable();
     let columns = 512 * 2;
     assert_eq!(
@@ -71,23 +72,19 @@ fn a_loop_is_joined_and_its_end_is_exact(release: Release) {
             1024 * columns
         ]
     );
-    assert_eq!(process.0["attached"], "running");
-    assert_eq!(process.0["exit"], serde_json::json!({"signal": 9}));
-    for (_, _, _, address, _) in &owning {
-        let buffer = process.owning_at(*address);
-        assert_eq!(buffer["before_attach"], false, "{buffer}");
+    assert_eq!(process.attached, Attached::Running);
+    assert_eq!(process.exit, Some(Exit::Signal(9)));
+    for buffer in &process.live_buffers {
+        assert!(!buffer.before_attach, "{buffer:?}");
     }
 
-    // From the oldest live buffer on, no birth was missed.
-    let oldest = owning
-        .iter()
-        .map(|buffer| unsigned(process.owning_at(buffer.3), "unique_id"))
-        .min()
-        .expect("five buffers");
+    // From the oldest live buffer on, no event of a new buffer is missing.
+    let ids = process.live_buffers.iter().map(|buffer| buffer.unique_id);
+    let oldest = ids.min().flatten().expect("five buffers with ids");
     assert_eq!(unique_ids(&dir.events()).first_gap_since(oldest), None);
 }
 
-fn a_loop_is_joined_and_its_device_closed(release: Release) {
+fn a_traced_loop_that_closes_its_device_leaves_nothing(release: Release) {
     let dir = WorkDir::new();
     let cluster = Cluster::n150(&dir);
     let mut target = looping(release, &cluster, &dir, "close");
@@ -100,10 +97,10 @@ fn a_loop_is_joined_and_its_device_closed(release: Release) {
     let summary = dir.summary();
     let process = summary.expect_complete().process(pid);
     assert_eq!(process.owning(), []);
-    assert_eq!(process.memory("chip", 0, "DRAM", "live_bytes"), 0);
-    assert_eq!(process.memory("chip", 0, "L1", "live_bytes"), 0);
-    assert!(process.count("bulk_frees") > 0);
-    assert_eq!(process.0["exit"], serde_json::json!({"code": 0}));
+    assert_eq!(process.memory(Device::chip(0), "DRAM").live_bytes, 0);
+    assert_eq!(process.memory(Device::chip(0), "L1").live_bytes, 0);
+    assert!(process.bulk_frees > 0);
+    assert_eq!(process.exit, Some(Exit::Code(0)));
 }
 
 fn out_of_memory_passes_through(release: Release) {
@@ -129,7 +126,7 @@ fn out_of_memory_passes_through(release: Release) {
 
     let summary = dir.summary();
     let process = summary.expect_complete().process(pid);
-    assert_eq!(process.count("failed_allocations"), 3);
-    let peak = process.memory("chip", 0, "DRAM", "peak_bytes");
+    assert_eq!(process.failed_allocations, 3);
+    let peak = process.memory(Device::chip(0), "DRAM").peak_bytes;
     assert_eq!(peak, (512 * 512 + 256 * 512) * 2);
 }

@@ -1,34 +1,28 @@
-//! What has changed since a mark and against an earlier trace, held against TT-Metal's own lists of
-//! buffers.
+//! Changes since a mark and since an earlier trace (`--baseline`), compared with TT-Metal's own lists of buffers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use tt_memtrace_tests::{
-    Cluster, Finished, ProcessSummary, Release, Tracer, Ttnn, WorkDir, events_named,
-    for_each_release, list, text, unsigned,
+    Cluster, Count, Finished, FrameKind, ProcessSummary, Release, Tracer, Ttnn, WorkDir,
+    events_named, for_each_release, parsed,
 };
 
 for_each_release!(
-    since_each_mark_is_what_tt_metal_lists_more_and_less,
-    births_name_stacks_that_the_summary_has,
-    against_a_baseline_is_what_tt_metal_lists_more_and_less,
-    a_baseline_that_is_none_is_refused_before_anything_runs,
+    changes_since_each_mark_are_those_of_tt_metals_lists,
+    allocations_name_stacks_that_the_summary_has,
+    changes_since_a_baseline_are_those_of_tt_metals_lists,
+    a_file_that_is_no_baseline_is_refused_before_anything_runs,
     with_a_baseline_a_leak_is_what_exceeds_it,
 );
 
 /// Buffers and bytes by type of memory and line of the workload.
 type Lines = BTreeMap<(String, u64), (i64, i64)>;
 
+/// TT-Metal's list, which the workload prints.
 #[track_caller]
-fn said(line: &str) -> Value {
-    serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in: {line}"))
-}
-
-/// What the workload says of TT-Metal's list.
-#[track_caller]
-fn listed(said: &Value) -> Lines {
-    let types = said["live"].as_object().expect("an object").iter();
+fn listed(answer: &Value) -> Lines {
+    let types = answer["live"].as_object().expect("an object").iter();
     types
         .flat_map(|(memory, lines)| {
             let lines = lines.as_object().expect("an object").iter();
@@ -41,7 +35,7 @@ fn listed(said: &Value) -> Lines {
         .collect()
 }
 
-/// What there is more of, and with the sign turned what there is less of.
+/// The difference between two lists: positive for what there is more of, negative for what there is less of.
 fn difference(then: &Lines, now: &Lines) -> Lines {
     let keys: BTreeSet<_> = then.keys().chain(now.keys()).collect();
     let of = |lines: &Lines, key| lines.get(key).copied().unwrap_or_default();
@@ -50,18 +44,28 @@ fn difference(then: &Lines, now: &Lines) -> Lines {
             let (then, now) = (of(then, key), of(now, key));
             (key.clone(), (now.0 - then.0, now.1 - then.1))
         })
-        .filter(|(_, apart)| *apart != (0, 0))
+        .filter(|(_, difference)| *difference != (0, 0))
         .collect()
 }
 
-/// The line of the workload's top level that a stack was born on.
+/// The line of the workload's top level that the allocation with this stack was made on.
 #[track_caller]
-fn line(process: ProcessSummary<'_>, stack: &Value) -> u64 {
-    let mut stacks = list(process.0, "stacks").iter();
-    let stack = stacks.find(|known| known["id"] == *stack);
-    let mut frames = list(stack.expect("a stack"), "frames").iter();
-    let frame = frames.rfind(|frame| frame["kind"] == "python");
-    unsigned(frame.expect("a line of the workload"), "line")
+fn line(process: &ProcessSummary, stack: Option<u64>) -> u64 {
+    let mut frames = process.stack(stack).frames.iter();
+    let frame = frames.rfind(|frame| frame.kind == FrameKind::Python);
+    let frame = frame.expect("a Python frame");
+    frame.line.expect("a line")
+}
+
+/// The same for the stack that an event names.
+#[track_caller]
+fn line_of_event(process: &ProcessSummary, event: &Value) -> u64 {
+    line(process, event["stack"].as_u64())
+}
+
+/// A small number with a sign.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).expect("a small number")
 }
 
 /// A workload on one chip, under `tt-memtrace run` with these options.
@@ -89,7 +93,7 @@ impl Run {
         tracer.start().finish()
     }
 
-    /// Keeps the summary for a later trace.
+    /// Keeps the summary as the baseline of a later trace.
     fn keep(&self) -> String {
         let kept = self.dir.path().join("base.json");
         std::fs::rename(self.dir.summary_path(), &kept).expect("a summary");
@@ -97,7 +101,7 @@ impl Run {
     }
 }
 
-fn since_each_mark_is_what_tt_metal_lists_more_and_less(release: Release) {
+fn changes_since_each_mark_are_those_of_tt_metals_lists(release: Release) {
     let run = Run::new(release);
     let workload = Ttnn::new(release, &run.cluster, &run.dir).workload("marks.py");
     let mut tracer = Tracer::run(&run.dir).traced(&workload).start();
@@ -105,8 +109,7 @@ fn since_each_mark_is_what_tt_metal_lists_more_and_less(release: Release) {
     let mut steps = Vec::new();
     let mut answers = Vec::new();
     for number in 1..=4 {
-        let step = said(&tracer.line());
-        steps.push(listed(&step));
+        steps.push(listed(&parsed(&tracer.line())));
         let name = format!("step {number}");
         let marked = Tracer::bare(&run.dir, &["mark", "--pid", &pid, &name]);
         let marked = marked.start().finish();
@@ -119,44 +122,41 @@ fn since_each_mark_is_what_tt_metal_lists_more_and_less(release: Release) {
     let summary = run.dir.summary();
     let process = summary.expect_complete().only_process().expect_balanced();
     let last = &steps[3];
-    assert_eq!(list(process.0, "since_marks").len(), 4);
-    for (since, then) in list(process.0, "since_marks").iter().zip(&steps) {
-        let mut told = Lines::new();
-        for (which, sign) in [("new", 1), ("gone", -1)] {
-            for group in list(since, which) {
-                assert_eq!(group["origin"], "tensor");
-                let memory = text(group, "buffer_type").to_owned();
-                let at = told
-                    .entry((memory, line(process, &group["stack"])))
-                    .or_default();
-                at.0 += sign * i64::try_from(unsigned(group, "buffers")).expect("few");
-                at.1 += sign * i64::try_from(unsigned(group, "bytes")).expect("few");
+    assert_eq!(process.since_marks.len(), 4);
+    for (since, then) in process.since_marks.iter().zip(&steps) {
+        let mut traced = Lines::new();
+        for (groups, sign) in [(&since.new, 1), (&since.gone, -1)] {
+            for placed in groups {
+                let group = &placed.group;
+                assert_eq!(group.origin, "tensor");
+                let key = (placed.buffer_type.clone(), line(process, group.stack));
+                let (buffers, bytes) = traced.entry(key).or_default();
+                *buffers += sign * signed(group.buffers);
+                *bytes += sign * signed(group.bytes);
             }
         }
-        assert_eq!(told, difference(then, last));
-        for memory in list(since, "memory") {
-            let of = |lines: &Lines| {
+        assert_eq!(traced, difference(then, last));
+        for memory in &since.memory {
+            let total = |lines: &Lines| {
                 let lines = lines.iter();
-                let lines = lines.filter(|((name, _), _)| memory["buffer_type"] == **name);
+                let lines = lines.filter(|((name, _), _)| memory.buffer_type == *name);
                 lines.fold((0, 0), |sum, (_, held)| (sum.0 + held.0, sum.1 + held.1))
             };
-            for (which, lines) in [("then", then), ("now", last)] {
-                let (buffers, bytes) = of(lines);
-                assert_eq!(memory[which]["buffers"], buffers, "{which}: {memory}");
-                assert_eq!(memory[which]["bytes"], bytes, "{which}: {memory}");
-            }
+            let figures = |count: Count| (signed(count.buffers), signed(count.bytes));
+            assert_eq!(figures(memory.then), total(then), "{memory:?}");
+            assert_eq!(figures(memory.now), total(last), "{memory:?}");
         }
     }
-    // Each mark tells at once what has changed since the one before, by line.
+    // Each mark but the first reports at once what has changed since the one before it, by line.
     assert_eq!(answers[0].lines().count(), 1, "{}", answers[0]);
     for (number, answer) in (1..).zip(&answers).skip(1) {
-        let apart = difference(&steps[number - 2], &steps[number - 1]);
+        let changes = difference(&steps[number - 2], &steps[number - 1]);
         let rows: Vec<&str> = answer
             .lines()
             .filter(|line| line.contains("marks.py"))
             .collect();
-        assert_eq!(rows.len(), apart.len(), "{answer}");
-        for ((memory, line), (buffers, _)) in &apart {
+        assert_eq!(rows.len(), changes.len(), "{answer}");
+        for ((memory, line), (buffers, _)) in &changes {
             let sign = if *buffers > 0 { '+' } else { '−' };
             let row = rows.iter().find(|row| {
                 row.contains(&format!("from marks.py:{line} in"))
@@ -169,7 +169,7 @@ fn since_each_mark_is_what_tt_metal_lists_more_and_less(release: Release) {
     }
 }
 
-fn births_name_stacks_that_the_summary_has(release: Release) {
+fn allocations_name_stacks_that_the_summary_has(release: Release) {
     let run = Run::new(release);
     run.finish(&["baseline.py", "peak", "exit"], &[])
         .expect_code(0);
@@ -179,13 +179,13 @@ fn births_name_stacks_that_the_summary_has(release: Release) {
     let allocated = events_named(&events, "allocate");
     let lines: Vec<u64> = allocated
         .iter()
-        .map(|event| line(process, &event["stack"]))
+        .map(|event| line_of_event(process, event))
         .collect();
-    // Also of what was gone again: no report of the summary's names that stack.
+    // That includes a buffer that was freed again, whose stack no other part of the summary names.
     assert_eq!(lines.len(), 6);
     assert_eq!(lines.iter().collect::<BTreeSet<_>>().len(), 4);
     for created in events_named(&events, "create") {
-        line(process, &created["stack"]);
+        line_of_event(process, created);
     }
     for freed in events_named(&events, "deallocate") {
         assert_eq!(freed.get("stack"), None);
@@ -199,60 +199,53 @@ fn births_name_stacks_that_the_summary_has(release: Release) {
     }
 }
 
-fn against_a_baseline_is_what_tt_metal_lists_more_and_less(release: Release) {
+fn changes_since_a_baseline_are_those_of_tt_metals_lists(release: Release) {
     let run = Run::new(release);
     let then = run.finish(&["baseline.py"], &[]);
-    let then = listed(&said(then.text().trim()));
+    let then = listed(&parsed(then.text().trim()));
     let base = run.keep();
-    // The same command line, as in a test that is run again after a change.
+    // The same program, as a test that runs again after a change of the code.
     for words in [&[][..], &["more", "less"], &["more", "peak"]] {
         let done = run.finish(&[&["baseline.py"], words].concat(), &["--baseline", &base]);
-        let now = listed(&said(done.text().trim()));
+        let now = listed(&parsed(done.text().trim()));
         let summary = run.dir.summary();
         let process = summary.expect_complete().only_process();
-        let changes = list(&summary.0["change"], "processes");
-        let [change] = changes else {
-            panic!("one process: {changes:?}");
+        let change = summary.change.as_ref().expect("a change");
+        let [change] = &change.processes[..] else {
+            panic!("not exactly one process: {change:?}");
         };
-        assert_eq!(change["by_stack"], true);
-        assert_eq!(change["pid"], process.0["pid"]);
+        assert!(change.by_stack);
+        assert_eq!(change.pid, Some(process.pid));
 
-        let mut told = Lines::new();
-        for group in list(change, "live") {
-            let place = text(group, "place");
-            let (_, at) = place.split_once("from baseline.py:").expect("a caller");
-            let line_told = at
-                .split(' ')
-                .next()
-                .expect("a line")
-                .parse()
-                .expect("a number");
-            if !group["stack"].is_null() {
-                assert_eq!(line(process, &group["stack"]), line_told);
+        let mut traced = Lines::new();
+        for group in &change.live {
+            let label = &group.frame_label;
+            let (_, caller) = label.split_once("from baseline.py:").expect("a caller");
+            let number = caller.split(' ').next().expect("a line");
+            let number: u64 = number.parse().expect("a number");
+            if group.stack.is_some() {
+                assert_eq!(line(process, group.stack), number);
             }
-            let figure = |name: &str| group["difference"][name].as_i64().expect("a number");
-            let key = (text(group, "buffer_type").to_owned(), line_told);
-            told.insert(key, (figure("buffers"), figure("bytes")));
+            let difference = (group.difference.buffers, group.difference.bytes);
+            traced.insert((group.buffer_type.clone(), number), difference);
         }
-        assert_eq!(told, difference(&then, &now), "{words:?}");
+        assert_eq!(traced, difference(&then, &now), "{words:?}");
         let sections = [
             "Live: more (+) and less (−)",
             "At the peaks: more (+) and less (−)",
         ];
         let shown = sections.map(|title| done.stderr.contains(title));
         assert_eq!(shown, [!words.is_empty(); 2], "{}", done.stderr);
-        let of_peak = list(change, "peaks")
-            .iter()
-            .any(|group| group["buffer_type"] == "L1");
-        assert_eq!(of_peak, words.contains(&"peak"));
+        let in_l1 = change.peaks.iter().any(|group| group.buffer_type == "L1");
+        assert_eq!(in_l1, words.contains(&"peak"));
     }
 }
 
-fn a_baseline_that_is_none_is_refused_before_anything_runs(release: Release) {
+fn a_file_that_is_no_baseline_is_refused_before_anything_runs(release: Release) {
     let run = Run::new(release);
     let file = run.dir.path().join("base.json");
     let base = file.display().to_string();
-    for (content, says) in [
+    for (content, message) in [
         (None, "cannot read"),
         (Some("not JSON"), "is no JSON"),
         (
@@ -265,11 +258,11 @@ fn a_baseline_that_is_none_is_refused_before_anything_runs(release: Release) {
         ),
     ] {
         if let Some(content) = content {
-            std::fs::write(&file, content).expect("one's own directory");
+            std::fs::write(&file, content).expect("the test's own directory");
         }
         let done = run.finish(&["baseline.py"], &["--baseline", &base]);
         done.expect_code(2);
-        assert!(done.stderr.contains(says), "{}", done.stderr);
+        assert!(done.stderr.contains(message), "{}", done.stderr);
         assert_eq!(done.text(), "");
         run.dir.expect_no_summary();
     }
@@ -277,7 +270,7 @@ fn a_baseline_that_is_none_is_refused_before_anything_runs(release: Release) {
 
 fn with_a_baseline_a_leak_is_what_exceeds_it(release: Release) {
     let run = Run::new(release);
-    // It leaks, and that is known.
+    // The baseline: a run with leaks.
     let done = run.finish(&["baseline.py", "exit"], &["--fail-on-leak"]);
     done.expect_code(8);
     let base = run.keep();
@@ -285,13 +278,13 @@ fn with_a_baseline_a_leak_is_what_exceeds_it(release: Release) {
         (&["exit"][..], "--fail-on-leak", 0),
         (&["exit", "less"], "--fail-on-leak", 0),
         (&["exit", "more"], "--fail-on-leak", 8),
-        // One more of 1.125 MiB.
+        // `more` leaks 1.125 MiB more.
         (&["exit", "more"], "--fail-on-leak=2MiB", 0),
     ] {
         let workload = [&["baseline.py"], words].concat();
         let done = run.finish(&workload, &["--baseline", &base, option]);
         done.expect_code(code);
-        let says = format!("1.12 MiB, beyond {base}");
-        assert_eq!(done.stderr.contains(&says), code == 8, "{}", done.stderr);
+        let message = format!("1.12 MiB, beyond {base}");
+        assert_eq!(done.stderr.contains(&message), code == 8, "{}", done.stderr);
     }
 }

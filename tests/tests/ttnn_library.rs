@@ -1,10 +1,10 @@
-//! `tt-memtrace check` on the `libtt_metal.so` of releases: each can be traced, and what is known of
-//! it is known from several functions.
-
-use std::process::Command;
+//! `tt-memtrace check` on the `libtt_metal.so` of releases: each can be traced, and the important fields are found in
+//! several functions.
 
 use serde_json::Value;
-use tt_memtrace_tests::{Library, Tracer, WorkDir, for_each_library, text, unsigned};
+use tt_memtrace_tests::{
+    Library, Tracer, WorkDir, build_id, for_each_library, list, text, unsigned,
+};
 
 for_each_library!(
     every_field_is_found_and_the_important_ones_twice,
@@ -12,13 +12,10 @@ for_each_library!(
     the_build_id_is_the_files_own,
 );
 
-/// What `check` says of the library. It must say that it can be traced.
+/// The report of `check` on the library, which must be traceable.
 fn checked(library: &Library) -> Value {
     let dir = WorkDir::new();
-    let done = Tracer::bare(&dir, &["check", "--json", "--library"])
-        .arguments([&library.path])
-        .start()
-        .finish();
+    let done = Tracer::check(&dir, &library.path).start().finish();
     done.expect_code(0);
     let report: Value = serde_json::from_slice(&done.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}", done.text()));
@@ -29,7 +26,7 @@ fn checked(library: &Library) -> Value {
 
 fn every_field_is_found_and_the_important_ones_twice(library: Library) {
     let report = checked(&library);
-    let fields = report["fields"].as_array().expect("a list");
+    let fields = list(&report, "fields");
     let found: Vec<(&str, u64)> = fields
         .iter()
         .map(|field| (text(field, "name"), unsigned(field, "width")))
@@ -59,16 +56,14 @@ fn every_field_is_found_and_the_important_ones_twice(library: Library) {
         } else {
             1
         };
-        let witnesses = field["witnesses"].as_array().expect("a list");
-        assert!(witnesses.len() >= least, "{field:#}");
+        let evidence = list(field, "witnesses");
+        assert!(evidence.len() >= least, "{field:#}");
     }
 }
 
 fn every_probe_is_emulated_by_the_kernel(library: Library) {
     let report = checked(&library);
-    let points: Vec<(&str, &str)> = report["probe_points"]
-        .as_array()
-        .expect("a list")
+    let points: Vec<(&str, &str)> = list(&report, "probe_points")
         .iter()
         .map(|point| (text(point, "kind"), text(point, "cost")))
         .collect();
@@ -86,15 +81,5 @@ fn every_probe_is_emulated_by_the_kernel(library: Library) {
 }
 
 fn the_build_id_is_the_files_own(library: Library) {
-    let notes = Command::new("readelf")
-        .arg("--notes")
-        .arg(&library.path)
-        .output()
-        .expect("binutils");
-    let notes = String::from_utf8_lossy(&notes.stdout);
-    let build_id = notes
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("Build ID: "))
-        .expect("a build id");
-    assert_eq!(checked(&library)["build_id"], build_id);
+    assert_eq!(checked(&library)["build_id"], build_id(&library.path));
 }

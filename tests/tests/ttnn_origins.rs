@@ -1,39 +1,42 @@
-//! What each buffer is for, held against what the workload that made them says.
+//! What each buffer is for (`origin`), compared with what the workload that created the buffers reports.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use tt_memtrace_tests::{
-    Cluster, ProcessSummary, Release, Summary, Tracer, Ttnn, WorkDir, for_each_release, list, text,
-    unsigned,
+    Buffer, Cluster, Device, ProcessSummary, Release, Summary, Tracer, Ttnn, WorkDir,
+    for_each_release, list, parsed, text, unsigned,
 };
 
 for_each_release!(
-    every_live_buffer_is_what_it_was_made_for,
-    programs_binaries_are_told_apart,
-    on_a_mesh_of_two_chips_too if has_meshes,
-    what_is_freed_was_what_it_was_made_for,
-    without_stacks_nothing_is_guessed,
+    every_live_buffer_has_its_origin,
+    program_binaries_have_their_origin,
+    origins_on_a_mesh_of_two_chips if has_meshes,
+    every_freed_buffer_has_its_origin,
+    without_stacks_no_origin_is_guessed,
 );
 
 /// Type of memory and address.
-type Place = (String, u64);
+type Address = (String, u64);
 
-/// Kind and id of a device, and the place there.
-type Spot<'a> = (&'a str, u64, Place);
-
+/// The address of a buffer that the workload reports.
 #[track_caller]
-fn place(value: &Value) -> Place {
+fn address(value: &Value) -> Address {
     let buffer_type = text(value, "buffer_type").to_owned();
     (buffer_type, unsigned(value, "address"))
 }
 
-/// A run of `origins.py`, to its death.
+/// The address of a buffer of the summary.
+fn traced_address(buffer: &Buffer) -> Address {
+    (buffer.buffer_type.clone(), buffer.address)
+}
+
+/// A run of `origins.py`, until it kills itself.
 struct Run {
     release: Release,
     summary: Summary,
-    /// What it said of all that it made, and then of what was still live, if it let go of it.
-    said: Vec<Value>,
+    /// Its answers: all buffers that it created, and then, with `freed`, those that are still live.
+    answers: Vec<Value>,
 }
 
 impl Run {
@@ -48,216 +51,205 @@ impl Run {
         let tracer = Tracer::run(&dir).arguments(options).traced(&workload);
         let done = tracer.start().finish();
         done.expect_code(128 + 9);
-        let said = done.text();
-        let said = said
-            .lines()
-            .map(|line| serde_json::from_str(line).expect("JSON"));
+        let printed = done.text();
         Self {
             release,
             summary: dir.summary(),
-            said: said.collect(),
+            answers: printed.lines().map(parsed).collect(),
         }
     }
 
     #[track_caller]
-    fn process(&self) -> ProcessSummary<'_> {
+    fn process(&self) -> &ProcessSummary {
         self.summary.expect_complete().only_process()
     }
 
-    /// Whether a tensor in another one's memory has buffers of its own: before, both shared them.
+    /// Whether a tensor in another tensor's memory has a buffer of its own. In older releases the two share one.
     fn has_views(&self) -> bool {
         self.release.version() != "0.66.0"
     }
 
-    /// Places and origins of what it made that owns memory.
-    fn made(&self) -> BTreeMap<Place, &str> {
-        let owning = list(&self.said[0], "owning").iter();
-        let made: BTreeMap<Place, &str> = owning
-            .map(|made| (place(made), text(made, "origin")))
+    /// Addresses and origins of the owning buffers that the workload created.
+    fn created(&self) -> BTreeMap<Address, &str> {
+        let created: BTreeMap<Address, &str> = list(&self.answers[0], "owning")
+            .iter()
+            .map(|created| (address(created), text(created, "origin")))
             .collect();
-        // It said so of each, by TT-Metal's own list.
-        let listed: BTreeSet<Place> = list(&self.said[0], "live")
+        // It reports an origin for every buffer of TT-Metal's own list.
+        let listed: BTreeSet<Address> = list(&self.answers[0], "live")
             .iter()
             .map(|listed| {
                 let buffer_type = listed[0].as_str().expect("a type").to_owned();
                 (buffer_type, listed[1].as_u64().expect("an address"))
             })
             .collect();
-        assert_eq!(made.keys().cloned().collect::<BTreeSet<_>>(), listed);
-        made
+        assert_eq!(created.keys().cloned().collect::<BTreeSet<_>>(), listed);
+        created
     }
 
-    /// How many owning buffers it made on each line, by origin.
-    fn made_on_lines(&self) -> BTreeMap<(u64, &str), u64> {
+    /// How many owning buffers the workload created on each line, by origin.
+    fn created_on_lines(&self) -> BTreeMap<(u64, &str), u64> {
         let mut on_lines = BTreeMap::new();
-        for made in list(&self.said[0], "owning") {
-            *on_lines
-                .entry((unsigned(made, "line"), text(made, "origin")))
-                .or_default() += 1;
+        for created in list(&self.answers[0], "owning") {
+            let key = (unsigned(created, "line"), text(created, "origin"));
+            *on_lines.entry(key).or_default() += 1;
         }
         on_lines
     }
 
     /// The line of the workload that a stack begins with.
     #[track_caller]
-    fn line(&self, stack: &Value) -> u64 {
-        let stacks = list(self.process().0, "stacks");
-        let stack = stacks.iter().find(|known| known["id"] == *stack);
-        let stack = stack.expect("a stack");
-        let frames = list(stack, "frames");
-        let line = frames.iter().rfind(|frame| {
-            frame["kind"] == "python" && text(frame, "file").ends_with("/origins.py")
-        });
-        unsigned(line.expect("a line of the workload"), "line")
+    fn line(&self, stack: Option<u64>) -> u64 {
+        self.process().stack(stack).outermost_line("/origins.py")
     }
 
-    /// Each live buffer is what the workload says.
+    /// Each live buffer has the origin that the workload reports.
     #[track_caller]
     fn expect_origins(&self) {
-        let made = self.made();
+        let created = self.created();
         let process = self.process();
-        let owning = list(process.0, "live_buffers");
-        let told: BTreeMap<Place, &str> = owning
-            .iter()
-            .map(|buffer| (place(buffer), text(buffer, "origin")))
+        let owning = process.live_buffers.iter();
+        let traced: BTreeMap<Address, &str> = owning
+            .map(|buffer| (traced_address(buffer), buffer.origin.as_str()))
             .collect();
-        assert_eq!(told, made);
+        assert_eq!(traced, created);
+        self.expect_non_owning_origins();
 
-        let chips = list(&self.said[0], "chips");
-        // What each buffer that owns nothing is for: on a device, at a place, by the line of its birth.
-        let mut standing: BTreeMap<Spot<'_>, Vec<(&str, u64)>> = BTreeMap::new();
-        for buffer in list(&process.0["non_owning"], "buffers") {
-            let device = (text(buffer, "device_kind"), unsigned(buffer, "device_id"));
-            standing
-                .entry((device.0, device.1, place(buffer)))
-                .or_default()
-                .push((text(buffer, "origin"), self.line(&buffer["stack"])));
+        // The totals by origin are those of the list.
+        let mut totals: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+        for buffer in &process.live_buffers {
+            let (buffers, bytes) = totals.entry(&buffer.origin).or_default();
+            *buffers += 1;
+            *bytes += buffer.size;
         }
-        for said in list(&self.said[0], "owning") {
-            let (place, line) = (place(said), unsigned(said, "line"));
-            for chip in chips {
-                let chip = chip.as_u64().expect("an id");
-                let mut here = standing
-                    .remove(&("chip", chip, place.clone()))
-                    .unwrap_or_default();
-                // One is the share of the mesh's own buffer, made where that was.
+        let traced = process.origins.iter();
+        let traced: BTreeMap<&str, (u64, u64)> = traced
+            .map(|total| {
+                let figures = (total.live_buffers, total.live_bytes);
+                (total.origin.as_str(), figures)
+            })
+            .collect();
+        assert_eq!(traced, totals);
+        assert!(!totals.contains_key("unknown"));
+    }
+
+    /// Each non-owning buffer is a member of a mesh's buffer, a view that the workload made, or a program's.
+    #[track_caller]
+    fn expect_non_owning_origins(&self) {
+        let answer = &self.answers[0];
+        // Origins and lines of the non-owning buffers, by device and address.
+        let mut non_owning: BTreeMap<(Device, Address), Vec<(&str, u64)>> = BTreeMap::new();
+        for buffer in &self.process().non_owning.buffers {
+            non_owning
+                .entry((buffer.device, traced_address(buffer)))
+                .or_default()
+                .push((&buffer.origin, self.line(buffer.stack)));
+        }
+        for owning in list(answer, "owning") {
+            let (at, line) = (address(owning), unsigned(owning, "line"));
+            for chip in list(answer, "chips") {
+                let chip = Device::chip(chip.as_u64().expect("an id"));
+                let mut here = non_owning.remove(&(chip, at.clone())).unwrap_or_default();
+                // One is the chip's member of the mesh's own buffer, created on the same line.
                 let member = here.iter().position(|it| *it == ("mesh_member", line));
-                let member = member.unwrap_or_else(|| panic!("no member at {place:?}: {here:?}"));
+                let member = member.unwrap_or_else(|| panic!("no member at {at:?}: {here:?}"));
                 here.swap_remove(member);
-                // All others are views: those that the workload made, each at least once, and what an
-                // operation makes of its own result.
-                let views = list(&self.said[0], "views").iter();
+                // All others are views: each that the workload made, and those that an operation makes of its own
+                // result.
+                let views = list(answer, "views").iter();
                 let views: BTreeSet<u64> = views
-                    .filter(|view| self::place(view) == place && self.has_views())
+                    .filter(|view| address(view) == at && self.has_views())
                     .map(|view| unsigned(view, "line"))
                     .collect();
                 let lines = here.iter().map(|(_, line)| *line);
                 let lines: BTreeSet<u64> = lines.filter(|of_view| *of_view != line).collect();
-                assert_eq!(lines, views, "at {place:?}: {here:?}");
+                assert_eq!(lines, views, "at {at:?}: {here:?}");
                 assert!(
                     here.iter().all(|(origin, _)| *origin == "view"),
-                    "at {place:?}: {here:?}"
+                    "at {at:?}: {here:?}"
                 );
-                if text(said, "origin") != "tensor" {
+                if text(owning, "origin") != "tensor" {
                     assert_eq!(here, []);
                 }
             }
-            // A program has one more on the mesh.
-            let mesh = unsigned(&self.said[0], "mesh");
-            let on_mesh = standing.remove(&("mesh", mesh, place));
-            let of_program = (text(said, "origin") == "program").then(|| vec![("program", line)]);
-            assert_eq!(on_mesh, of_program);
+            // A program has one more buffer, on the mesh.
+            let mesh = Device::mesh(unsigned(answer, "mesh"));
+            let on_mesh = non_owning.remove(&(mesh, at));
+            let is_program = text(owning, "origin") == "program";
+            let expected = is_program.then(|| vec![("program", line)]);
+            assert_eq!(on_mesh, expected);
         }
-        assert_eq!(standing, BTreeMap::new(), "where nothing was made");
-
-        // The totals are those of the list.
-        let mut totals: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
-        for buffer in owning {
-            let (buffers, bytes) = totals.entry(text(buffer, "origin")).or_default();
-            *buffers += 1;
-            *bytes += unsigned(buffer, "size");
-        }
-        let told: BTreeMap<&str, (u64, u64)> = list(process.0, "origins")
-            .iter()
-            .map(|total| {
-                let figures = (
-                    unsigned(total, "live_buffers"),
-                    unsigned(total, "live_bytes"),
-                );
-                (text(total, "origin"), figures)
-            })
-            .collect();
-        assert_eq!(told, totals);
-        assert!(!totals.contains_key("unknown"));
+        assert_eq!(non_owning, BTreeMap::new(), "where nothing was created");
     }
 }
 
-fn every_live_buffer_is_what_it_was_made_for(release: Release) {
+fn every_live_buffer_has_its_origin(release: Release) {
     let run = Run::new(release, "1x1", &["held"], &[]);
     run.expect_origins();
-    let kinds: BTreeSet<&str> = run.made().into_values().collect();
+    let origins: BTreeSet<&str> = run.created().into_values().collect();
     assert_eq!(
-        kinds,
+        origins,
         BTreeSet::from(["tensor", "semaphore", "global_circular_buffer"])
     );
 }
 
-fn programs_binaries_are_told_apart(release: Release) {
+fn program_binaries_have_their_origin(release: Release) {
     let run = Run::new(release, "1x1", &["held", "binaries"], &[]);
     run.expect_origins();
-    let programs = run.made().into_values().filter(|it| *it == "program");
+    let programs = run.created().into_values().filter(|it| *it == "program");
     if [Release::V0_77_0, Release::V0_81_1].contains(&release) {
         assert!(programs.count() >= 4);
     } else {
-        assert_eq!(run.said[0]["gathers"], false);
+        assert_eq!(run.answers[0]["gathers"], false);
     }
 }
 
-fn on_a_mesh_of_two_chips_too(release: Release) {
+fn origins_on_a_mesh_of_two_chips(release: Release) {
     let run = Run::new(release, "1x2", &["held", "binaries"], &[]);
-    assert_eq!(run.said[0]["chips"], json!([0, 1]));
+    assert_eq!(run.answers[0]["chips"], json!([0, 1]));
     run.expect_origins();
 }
 
-fn what_is_freed_was_what_it_was_made_for(release: Release) {
-    // With so many in between all that was freed counts as temporary, and is listed by stack.
+fn every_freed_buffer_has_its_origin(release: Release) {
+    // With so many allocations in between, every freed buffer counts as temporary, and is listed by its stack.
     let options = ["--temporary", "1000000"];
     let run = Run::new(release, "1x1", &["freed", "binaries"], &options);
-    assert_eq!(run.said[1]["live"], json!([]));
+    assert_eq!(run.answers[1]["live"], json!([]));
     let process = run.process();
     assert_eq!(process.owning(), []);
     assert_eq!(process.non_owning(), []);
-    assert_eq!(process.0["origins"], json!([]));
+    assert!(process.origins.is_empty(), "{:?}", process.origins);
     let mut freed: BTreeMap<(u64, &str), u64> = BTreeMap::new();
-    for group in list(&process.0["temporary"], "groups") {
-        let key = (run.line(&group["stack"]), text(group, "origin"));
-        *freed.entry(key).or_default() += unsigned(group, "buffers");
+    for placed in &process.temporary.groups {
+        let group = &placed.group;
+        let key = (run.line(group.stack), group.origin.as_str());
+        *freed.entry(key).or_default() += group.buffers;
     }
-    // What it made it knows; what operations made and freed on their way are tensors as well.
-    for (key, made) in run.made_on_lines() {
+    // The workload reports what it created itself. Tensors that operations allocated and freed come on top.
+    for (key, created) in run.created_on_lines() {
         let freed = freed.entry(key).or_default();
-        assert!(*freed >= made, "{key:?}: {freed} of {made}");
-        *freed -= made;
+        assert!(*freed >= created, "{key:?}: {freed} of {created}");
+        *freed -= created;
         assert!(key.1 == "tensor" || *freed == 0, "{key:?}: {freed} more");
     }
     freed.retain(|(_, origin), count| *count > 0 && *origin != "tensor");
     assert_eq!(freed, BTreeMap::new());
 }
 
-fn without_stacks_nothing_is_guessed(release: Release) {
+fn without_stacks_no_origin_is_guessed(release: Release) {
     let run = Run::new(release, "1x1", &["held"], &["--stacks", "none"]);
     let process = run.process();
-    for buffer in list(process.0, "live_buffers") {
-        assert_eq!(buffer["origin"], "unknown", "{buffer}");
+    for buffer in &process.live_buffers {
+        assert_eq!(buffer.origin, "unknown", "{buffer:?}");
     }
-    // A chip's share is known by lying where its mesh's buffer does, before any other does.
-    let mut standing: BTreeMap<Place, Vec<(u64, &str)>> = BTreeMap::new();
-    for buffer in list(&process.0["non_owning"], "buffers") {
-        let born = unsigned(buffer, "allocated_at_ns");
-        let here = standing.entry(place(buffer)).or_default();
-        here.push((born, text(buffer, "origin")));
+    // A chip's member is known without a stack: it is the first non-owning buffer at the address of its mesh's buffer.
+    let mut non_owning: BTreeMap<Address, Vec<(u64, &str)>> = BTreeMap::new();
+    for buffer in &process.non_owning.buffers {
+        let created = buffer.allocated_at_ns.expect("a time");
+        let here = non_owning.entry(traced_address(buffer)).or_default();
+        here.push((created, &buffer.origin));
     }
-    for (at, mut here) in standing {
+    for (at, mut here) in non_owning {
         here.sort_unstable();
         let mut origins = here.iter().map(|(_, origin)| *origin);
         assert_eq!(origins.next(), Some("mesh_member"), "{at:?}");

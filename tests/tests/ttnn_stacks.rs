@@ -1,15 +1,15 @@
-//! The stacks that allocations carry, held against what Python itself says, and gdb.
+//! The stacks of allocations, compared with Python's own tracebacks and with gdb's.
 
 use std::{path::Path, process::Command};
 
 use serde_json::Value;
 use tt_memtrace_tests::{
-    Cluster, Process, ProcessSummary, Release, Tracer, Ttnn, WorkDir, for_each_release, text,
-    unsigned, wait_for, workspace,
+    Buffer, Cluster, Frame, FrameKind, Process, ProcessSummary, Release, Tracer, Ttnn, WorkDir,
+    for_each_release, list, parsed, text, unsigned, wait_for, workspace,
 };
 
 for_each_release!(
-    each_allocation_has_the_lines_that_python_says,
+    each_allocation_has_the_lines_of_pythons_traceback,
     python_stacks_alone_have_the_same_lines,
     without_stacks_there_are_none,
     cpp_stacks_are_those_that_gdb_sees,
@@ -23,68 +23,64 @@ type Line = (String, u64, String);
 
 /// The frames of a buffer's stack.
 #[track_caller]
-fn frames<'a>(process: ProcessSummary<'a>, buffer: &Value) -> &'a Vec<Value> {
-    let stacks = process.0["stacks"].as_array().expect("stacks");
-    let stack = stacks.iter().find(|stack| stack["id"] == buffer["stack"]);
-    let stack = stack.unwrap_or_else(|| panic!("no stack of {buffer}"));
-    assert!(stack["broken"].is_null(), "{stack:#}");
-    stack["frames"].as_array().expect("frames")
+fn frames<'a>(process: &'a ProcessSummary, buffer: &Buffer) -> &'a [Frame] {
+    let stack = process.stack(buffer.stack);
+    assert_eq!(stack.broken, None, "{stack:#?}");
+    &stack.frames
 }
 
 /// The Python frames that aren't ttnn's own, innermost first.
-fn python(frames: &[Value]) -> Vec<Line> {
-    let python = frames.iter().filter(|frame| frame["kind"] == "python");
-    python
+fn python(frames: &[Frame]) -> Vec<Line> {
+    frames
+        .iter()
+        .filter(|frame| frame.kind == FrameKind::Python)
         .map(|frame| {
-            // From CPython 3.11 on it is the qualified one, of which Python's `traceback` tells the end.
-            let name = text(frame, "function").rsplit('.').next();
-            let name = name.unwrap_or_default();
-            (
-                text(frame, "file").into(),
-                unsigned(frame, "line"),
-                name.into(),
-            )
+            // From CPython 3.11 on the name is qualified; Python's `traceback` has only its last part.
+            let name = frame.function.as_deref().expect("a function");
+            let name = name.rsplit('.').next().unwrap_or_default();
+            let file = frame.file.clone().expect("a file");
+            (file, frame.line.expect("a line"), name.to_owned())
         })
-        .filter(|(file, _, _): &Line| !file.contains("/site-packages/ttnn/"))
+        .filter(|(file, _, _)| !file.contains("/site-packages/ttnn/"))
         .collect()
 }
 
-/// What the workload says of each of its buffers: address, and Python's own frames but for the helper
-/// that allocates, which has returned by then.
-fn told(said: &Value) -> Vec<(u64, Vec<Line>)> {
-    let told = said["told"].as_array().expect("a list");
-    assert_eq!(told.len(), NOTED);
-    told.iter()
-        .map(|one| {
-            let frames = one["frames"].as_array().expect("frames");
-            let frames = frames.iter().map(|frame| {
+/// What the workload reports of each of its buffers: the address, and Python's own frames without the helper that
+/// allocates, which has returned by then.
+fn reported(answer: &Value) -> Vec<(u64, Vec<Line>)> {
+    let buffers = list(answer, "buffers");
+    assert_eq!(buffers.len(), NOTED);
+    buffers
+        .iter()
+        .map(|buffer| {
+            let frames = list(buffer, "frames").iter().map(|frame| {
                 let part = |at: usize| frame[at].as_str().expect("text").to_owned();
                 (part(0), frame[1].as_u64().expect("a line"), part(2))
             });
-            (unsigned(one, "address"), frames.collect())
+            (unsigned(buffer, "address"), frames.collect())
         })
         .collect()
 }
 
-/// Runs the workload, and gives each of its buffers' frames to `each`, with what Python said.
-fn with_each(release: Release, stacks: &str, each: impl Fn(&[Value], &[Line], usize)) {
+/// Runs the workload, and calls `check` with each buffer's frames, Python's own frames, and the buffer's number.
+fn with_each(release: Release, stacks: &str, check: impl Fn(&[Frame], &[Line], usize)) {
     let dir = WorkDir::new();
     let cluster = Cluster::n150(&dir);
     let workload = Ttnn::new(release, &cluster, &dir).workload("stacks.py");
     let tracer = Tracer::run(&dir).arguments(["--stacks", stacks]);
     let done = tracer.traced(&workload).start().finish();
     done.expect_code(128 + 9);
-    let said = serde_json::from_slice(&done.stdout).expect("JSON");
+    let answer = parsed(&done.text());
     let summary = dir.summary();
     let process = summary.expect_complete().only_process();
-    for (number, (address, expected)) in told(&said).iter().enumerate() {
+    for (number, (address, expected)) in reported(&answer).iter().enumerate() {
         let frames = frames(process, process.owning_at(*address));
-        each(frames, expected, number);
+        check(frames, expected, number);
     }
 }
 
-/// `empty()` of the workload has returned when Python is asked.
-fn expect_lines(frames: &[Value], expected: &[Line], number: usize) {
+/// The frames have these lines. `empty()` of the workload has returned when the workload takes the traceback.
+fn expect_lines(frames: &[Frame], expected: &[Line], number: usize) {
     let mut lines = python(frames);
     if lines
         .first()
@@ -95,13 +91,14 @@ fn expect_lines(frames: &[Value], expected: &[Line], number: usize) {
     assert_eq!(lines, expected, "allocation {number}");
 }
 
-fn each_allocation_has_the_lines_that_python_says(release: Release) {
+fn each_allocation_has_the_lines_of_pythons_traceback(release: Release) {
     with_each(release, "full", |frames, expected, number| {
         expect_lines(frames, expected, number);
-        // The C++ stands above, from where the library has its probe on to the call from Python.
-        let native = frames.iter().take_while(|frame| frame["kind"] == "native");
+        // The C++ frames, from the probed function to the call from Python, come before the Python frames.
+        let native = frames.iter();
+        let native = native.take_while(|frame| frame.kind == FrameKind::Native);
         let functions: Vec<&str> = native
-            .filter_map(|frame| frame["function"].as_str())
+            .filter_map(|frame| frame.function.as_deref())
             .collect();
         assert!(
             functions
@@ -116,7 +113,7 @@ fn each_allocation_has_the_lines_that_python_says(release: Release) {
 fn python_stacks_alone_have_the_same_lines(release: Release) {
     with_each(release, "python", |frames, expected, number| {
         expect_lines(frames, expected, number);
-        assert!(frames.iter().all(|frame| frame["kind"] == "python"));
+        assert!(frames.iter().all(|frame| frame.kind == FrameKind::Python));
     });
 }
 
@@ -132,33 +129,30 @@ fn without_stacks_there_are_none(release: Release) {
         .expect_code(128 + 9);
     let summary = dir.summary();
     let process = summary.expect_complete().only_process();
-    assert_eq!(process.0["stacks"], serde_json::json!([]));
-    for buffer in process.0["live_buffers"].as_array().expect("a list") {
-        assert!(buffer["stack"].is_null(), "{buffer}");
+    assert!(process.stacks.is_empty(), "{:?}", process.stacks);
+    for buffer in &process.live_buffers {
+        assert_eq!(buffer.stack, None, "{buffer:?}");
     }
 }
 
-/// Events of which gdb's view is asked.
+/// How many events are compared with gdb.
 const SAMPLED: usize = 50;
 
-/// The first instruction behind the probe of allocations, and how far behind: an address of the library.
-/// gdb's breakpoint must not be where the probe is.
+/// The address in the library of the first instruction behind the probe of allocations, and its distance from the
+/// probe. gdb's breakpoint must not be where the probe is.
 fn behind_the_probe(release: Release) -> (u64, u64) {
     let dir = WorkDir::new();
-    let library = release.library();
-    let library = library.to_str().expect("UTF-8");
-    let checked = Tracer::bare(&dir, &["check", "--json", "--library", library]);
-    let checked = checked.start().finish();
+    let checked = Tracer::check(&dir, &release.library()).start().finish();
     checked.expect_code(0);
-    let said: Value = serde_json::from_slice(&checked.stdout).expect("JSON");
-    let points = said["library"]["probe_points"].as_array().expect("points");
+    let report = parsed(&checked.text());
+    let points = list(&report["library"], "probe_points");
     let point = points.iter().find(|point| point["kind"] == "allocate");
     let point = point.expect("a probe for allocations");
     let hex = text(point, "address").trim_start_matches("0x");
     let address = u64::from_str_radix(hex, 16).expect("an address");
     let address = address + unsigned(point, "into");
     let instruction = text(point, "instruction");
-    // The registers that x86-64 added need a prefix.
+    // The registers that x86-64 added (r8 to r15) need a prefix byte.
     let length = match instruction.strip_prefix("push r") {
         Some(register) if register.starts_with(|c: char| c.is_ascii_digit()) => 2,
         Some(_) => 1,
@@ -180,7 +174,7 @@ fn base(pid: u32, library: &Path) -> u64 {
     u64::from_str_radix(start, 16).expect("an address")
 }
 
-/// Of a C++ name, what any demangler writes alike.
+/// The part of a C++ name that every demangler writes in the same way.
 fn beginning(name: &str) -> String {
     let name: String = name.chars().filter(|c| !c.is_whitespace()).collect();
     let name = name.replace("(anonymousnamespace)", "{anonymous}");
@@ -206,13 +200,21 @@ fn cpp_stacks_are_those_that_gdb_sees(release: Release) {
     let address = base(pid, &release.library()) + address;
     let seen = dir.path().join("gdb.jsonl");
     let script = workspace().join("tests/workloads/gdb_stacks.py");
-    let told = format!(
+    let parameters = format!(
         "python AT={address}; WANTED={SAMPLED}; OUT='{}'",
         seen.display()
     );
     let mut gdb = Process::spawn(
         Command::new("gdb")
-            .args(["-nx", "-batch", "-p", &pid.to_string(), "-ex", &told, "-x"])
+            .args([
+                "-nx",
+                "-batch",
+                "-p",
+                &pid.to_string(),
+                "-ex",
+                &parameters,
+                "-x",
+            ])
             .arg(script),
     );
     wait_for("gdb", || {
@@ -226,26 +228,20 @@ fn cpp_stacks_are_those_that_gdb_sees(release: Release) {
 
     let summary = dir.summary();
     let process = summary.expect_complete().process(pid);
-    let mut made: Vec<&Value> = process.0["live_buffers"]
-        .as_array()
-        .expect("a list")
-        .iter()
-        .filter(|buffer| buffer["before_attach"] == false)
-        .collect();
-    made.sort_by_key(|buffer| unsigned(buffer, "allocated_at_ns"));
+    let buffers = process.live_buffers.iter();
+    let mut allocated: Vec<&Buffer> = buffers.filter(|buffer| !buffer.before_attach).collect();
+    allocated.sort_by_key(|buffer| buffer.allocated_at_ns.expect("a time"));
     let seen = std::fs::read_to_string(seen).expect("what gdb saw");
-    let seen: Vec<Value> = seen
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("JSON"))
-        .collect();
+    let seen: Vec<Value> = seen.lines().map(parsed).collect();
     assert_eq!(seen.len(), SAMPLED);
-    for (number, (buffer, seen)) in made.iter().zip(&seen).enumerate() {
+    for (number, (buffer, seen)) in allocated.iter().zip(&seen).enumerate() {
         let ours: Vec<(&str, u64, Option<&str>)> = frames(process, buffer)
             .iter()
-            .filter(|frame| frame["kind"] == "native")
+            .filter(|frame| frame.kind == FrameKind::Native)
             .map(|frame| {
-                let offset = unsigned(frame, "offset");
-                (text(frame, "module"), offset, frame["function"].as_str())
+                let module = frame.module.as_deref().expect("a module");
+                let offset = frame.offset.expect("an offset");
+                (module, offset, frame.function.as_deref())
             })
             .collect();
         let theirs: Vec<(&str, u64, Option<&str>)> = seen
@@ -260,20 +256,20 @@ fn cpp_stacks_are_those_that_gdb_sees(release: Release) {
             })
             .filter(|(module, _, _)| !is_interpreter(module))
             .collect();
-        let places = |frames: &[(&str, u64, Option<&str>)]| {
-            let places = frames
+        let addresses = |frames: &[(&str, u64, Option<&str>)]| {
+            let addresses = frames
                 .iter()
                 .map(|(module, at, _)| format!("{module}+{at:#x}"));
-            places.collect::<Vec<String>>()
+            addresses.collect::<Vec<String>>()
         };
-        assert_eq!(places(&ours), places(&theirs), "event {number}");
+        assert_eq!(addresses(&ours), addresses(&theirs), "event {number}");
         for ((module, _, own), (_, _, gdbs)) in ours.iter().zip(&theirs) {
-            // Of libc, gdb has debug information with other names for the same functions.
+            // gdb reads debug information of libc, which has other names for the same functions.
             if let (Some(own), Some(gdbs)) = (own, gdbs)
                 && module.contains("/ttnn/")
                 && ![own, gdbs].iter().any(|name| name.starts_with("_Z"))
             {
-                // gdb leaves out what the function returns.
+                // gdb leaves out the return type.
                 let (own, gdbs) = (beginning(own), beginning(gdbs));
                 assert!(own.ends_with(&gdbs), "event {number}: {own} is {gdbs}");
             }

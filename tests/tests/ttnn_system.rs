@@ -1,18 +1,17 @@
-//! What lies in device memory when a device is open, as docs/system-buffers.md says: the tensors,
-//! kernel binaries for as long as their programs are cached, and nothing of the system's. On eight
-//! chips, byte for byte.
+//! What device memory holds while a device is open, as docs/system-buffers.md describes it: the tensors, kernel binaries
+//! as long as their programs are cached, and no buffers of the system. Compared byte for byte, on eight chips.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use tt_memtrace_tests::{
-    Cluster, Live, Process, ProcessSummary, Release, Summary, Tracer, Ttnn, WorkDir, events_named,
-    for_each_release, shm, text, unsigned,
+    Cluster, Device, LiveBuffer, Process, ProcessSummary, Release, Summary, Tracer, Ttnn, WorkDir,
+    events_named, for_each_release, list, parsed, pid, shm, text, unsigned,
 };
 
 for_each_release!(
     an_open_mesh_holds_nothing if has_meshes,
-    the_tensors_are_all_that_is_there if has_meshes,
+    operations_leave_nothing_but_tensors if has_meshes,
     freed_tensors_leave_nothing if has_meshes,
     a_closed_mesh_had_nothing_more if has_meshes,
     kernel_binaries_stay_with_their_programs if has_meshes,
@@ -21,17 +20,17 @@ for_each_release!(
 
 const MIB: u64 = 1 << 20;
 const CHIPS: [u64; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
-/// The workload's tensors, as large on each chip: three of 4 MiB, two of 512 KiB, one of 1 MiB.
+/// The sizes of the workload's tensors on each chip.
 const TENSORS: [u64; 6] = [MIB / 2, MIB / 2, MIB, 4 * MIB, 4 * MIB, 4 * MIB];
-/// What monitors took for the system's: the tensors.
+/// The tensors' sum, which monitors took for buffers of the system.
 const ALL_TENSORS: u64 = 14_680_064;
 
-/// A run of the workload to that phase, where it was killed.
+/// A run of the workload to a phase, where it is killed.
 struct Run {
     dir: WorkDir,
     summary: Summary,
-    /// What it said at each phase.
-    said: Vec<Value>,
+    /// Its answers, one for each phase.
+    answers: Vec<Value>,
 }
 
 impl Run {
@@ -41,11 +40,11 @@ impl Run {
         let mut workload = Ttnn::new(release, &cluster, &dir).workload("system_buffers.py");
         workload.args(["2x4", phase]).args(options);
         let mut tracer = Tracer::run(&dir).traced(&workload).start();
-        let said = said_until(&mut tracer, phase);
+        let answers = answers_until(&mut tracer, phase);
 
-        let pid = u32::try_from(unsigned(&said[0], "pid")).expect("a pid is a u32");
-        // The workload waits for a line, so its figures stand still. A process has some from its
-        // first buffer on.
+        let pid = pid(&answers[0], "pid");
+        // The workload waits for a line, so its figures don't change. TT-Metal has figures of a process from its first
+        // buffer on.
         let has_figures = release.has_statistics() && !["open", "closed"].contains(&phase);
         let by_tt_metal = has_figures.then(|| {
             let of_chip = |chip| shm::of_process(&cluster.statistics(chip), pid).dram;
@@ -56,22 +55,22 @@ impl Run {
 
         let run = Self {
             summary: dir.summary(),
-            said,
+            answers,
             dir,
         };
         let process = run.process();
         for (chip, bytes) in CHIPS.into_iter().zip(by_tt_metal.into_iter().flatten()) {
-            let traced = process.memory("chip", chip, "DRAM", "live_bytes");
+            let traced = process.memory(Device::chip(chip), "DRAM").live_bytes;
             assert_eq!(traced, bytes, "chip {chip}");
         }
-        // TT-Metal's own list is the same.
+        // The live buffers are those of TT-Metal's own list.
         if phase != "closed" {
             assert_eq!(owning(process), listed(run.last()));
         }
         run
     }
 
-    fn process(&self) -> ProcessSummary<'_> {
+    fn process(&self) -> &ProcessSummary {
         self.summary
             .expect_complete()
             .only_process()
@@ -79,38 +78,38 @@ impl Run {
     }
 
     fn last(&self) -> &Value {
-        self.said.last().expect("it says something at each phase")
+        self.answers.last().expect("an answer for each phase")
     }
 
-    /// Whether the release could be had to keep kernel binaries on a mock device.
+    /// Whether the release keeps kernel binaries on a mock device.
     fn has_binaries(&self) -> bool {
-        self.said[0]["gathers"] == true
+        self.answers[0]["gathers"] == true
     }
 }
 
-/// What the workload says at each phase up to this one.
-fn said_until(workload: &mut Process, phase: &str) -> Vec<Value> {
-    let mut said: Vec<Value> = Vec::new();
-    while said.last().is_none_or(|last| last["phase"] != phase) {
-        said.push(serde_json::from_str(&workload.line()).expect("JSON"));
+/// The workload's answers up to this phase.
+fn answers_until(workload: &mut Process, phase: &str) -> Vec<Value> {
+    let mut answers: Vec<Value> = Vec::new();
+    while answers.last().is_none_or(|last| last["phase"] != phase) {
+        answers.push(parsed(&workload.line()));
     }
-    assert_eq!(said[0]["mesh"], 0);
-    assert_eq!(said[0]["chips"], json!(CHIPS));
-    said
+    assert_eq!(answers[0]["mesh"], 0);
+    assert_eq!(answers[0]["chips"], json!(CHIPS));
+    answers
 }
 
-/// Types and addresses of the live owning buffers; all are the mesh's.
-fn owning(process: ProcessSummary<'_>) -> Vec<(String, u64)> {
-    let mesh = |(kind, id, buffer_type, address, _): Live| {
-        assert_eq!((kind.as_str(), id), ("mesh", 0));
-        (buffer_type, address)
+/// Types and addresses of the live owning buffers, all of which are the mesh's.
+fn owning(process: &ProcessSummary) -> Vec<(String, u64)> {
+    let on_mesh = |buffer: LiveBuffer| {
+        assert_eq!(buffer.device, Device::mesh(0));
+        (buffer.buffer_type, buffer.address)
     };
-    process.owning().into_iter().map(mesh).collect()
+    process.owning().into_iter().map(on_mesh).collect()
 }
 
-/// Likewise by TT-Metal's own word.
+/// Likewise from TT-Metal's own list.
 fn listed(phase: &Value) -> Vec<(String, u64)> {
-    let live = phase["live"].as_array().expect("a list");
+    let live = list(phase, "live");
     let mut listed: Vec<(String, u64)> = live
         .iter()
         .map(|buffer| {
@@ -123,11 +122,11 @@ fn listed(phase: &Value) -> Vec<(String, u64)> {
     listed
 }
 
-/// Sizes of the live owning buffers, all of them in DRAM.
-fn sizes(process: ProcessSummary<'_>) -> Vec<u64> {
-    let size = |(_, _, buffer_type, _, size): Live| {
-        assert_eq!(buffer_type, "DRAM");
-        size
+/// Sizes of the live owning buffers, all of which are in DRAM.
+fn sizes(process: &ProcessSummary) -> Vec<u64> {
+    let size = |buffer: LiveBuffer| {
+        assert_eq!(buffer.buffer_type, "DRAM");
+        buffer.size
     };
     let mut sizes: Vec<u64> = process.owning().into_iter().map(size).collect();
     sizes.sort_unstable();
@@ -135,11 +134,11 @@ fn sizes(process: ProcessSummary<'_>) -> Vec<u64> {
 }
 
 #[track_caller]
-fn expect_on_each_chip(process: ProcessSummary<'_>, bytes: u64) {
+fn expect_on_each_chip(process: &ProcessSummary, bytes: u64) {
     for chip in CHIPS {
-        assert_eq!(process.memory("chip", chip, "DRAM", "live_bytes"), bytes);
+        assert_eq!(process.memory(Device::chip(chip), "DRAM").live_bytes, bytes);
         for other in ["L1", "L1_SMALL", "TRACE"] {
-            assert_eq!(process.memory("chip", chip, other, "peak_bytes"), 0);
+            assert_eq!(process.memory(Device::chip(chip), other).peak_bytes, 0);
         }
     }
 }
@@ -147,34 +146,35 @@ fn expect_on_each_chip(process: ProcessSummary<'_>, bytes: u64) {
 fn an_open_mesh_holds_nothing(release: Release) {
     let run = Run::to(release, "open", &[]);
     let process = run.process();
-    // Not even a buffer that owns nothing was made.
-    assert_eq!(process.0["devices"], json!([]));
+    // The process has created no buffer, not even a non-owning one.
+    assert!(process.devices.is_empty(), "{:?}", process.devices);
     assert_eq!(process.owning(), []);
-    assert_eq!(process.0["non_owning"]["created"], 0);
-    // The allocators gave nothing, of no type.
+    assert_eq!(process.non_owning.created, 0);
+    // The allocators have allocated nothing, in any type of memory.
     let memory = run.last()["memory"].as_object().expect("an object");
     for (buffer_type, bank) in memory {
         assert_eq!(bank[2], 0, "{buffer_type}");
     }
-    // What TT-Metal keeps for itself lies below the banks: of 1 GiB it is the first 32 bytes, and
-    // in later releases up to some 1 MiB.
+    // TT-Metal reserves the lowest addresses of each 1 GiB: the first 32 bytes, in later releases up to some 1 MiB.
     let reserved = (1 << 30) - memory["DRAM"][1].as_u64().expect("bytes");
     assert!((32..=MIB + 64).contains(&reserved), "{reserved}");
 }
 
-fn the_tensors_are_all_that_is_there(release: Release) {
+fn operations_leave_nothing_but_tensors(release: Release) {
     let run = Run::to(release, "operations", &[]);
     let process = run.process();
     assert_eq!(sizes(process), TENSORS);
     assert_eq!(TENSORS.iter().sum::<u64>(), ALL_TENSORS);
     expect_on_each_chip(process, ALL_TENSORS);
-    // Each has one buffer on each chip, owning nothing: counted too, it would be twice as much.
-    let mut on_chips: Vec<Live> = process
+    // Each tensor has a non-owning buffer on each chip. If these were counted, the totals would be twice as large.
+    let on_chip = |buffer: &LiveBuffer, chip| LiveBuffer {
+        device: Device::chip(chip),
+        ..buffer.clone()
+    };
+    let mut on_chips: Vec<LiveBuffer> = process
         .owning()
-        .into_iter()
-        .flat_map(|(_, _, buffer_type, address, size)| {
-            CHIPS.map(|chip| ("chip".to_owned(), chip, buffer_type.clone(), address, size))
-        })
+        .iter()
+        .flat_map(|buffer| CHIPS.map(|chip| on_chip(buffer, chip)))
         .collect();
     on_chips.sort();
     assert_eq!(process.non_owning(), on_chips);
@@ -183,11 +183,11 @@ fn the_tensors_are_all_that_is_there(release: Release) {
 fn freed_tensors_leave_nothing(release: Release) {
     let run = Run::to(release, "freed", &[]);
     let process = run.process();
-    // The programs are still cached; a mock device has no binaries of them.
+    // The programs are still cached. On a mock device they have no binaries.
     assert_eq!(run.last()["programs"], 2);
     assert_eq!(process.owning(), []);
     assert_eq!(process.non_owning(), []);
-    assert_eq!(process.0["non_owning"]["created"], 6 * 8);
+    assert_eq!(process.non_owning.created, 6 * 8);
     expect_on_each_chip(process, 0);
 }
 
@@ -197,12 +197,12 @@ fn a_closed_mesh_had_nothing_more(release: Release) {
     assert_eq!(process.owning(), []);
     assert_eq!(process.non_owning(), []);
     for chip in CHIPS {
-        let figure = |name| process.memory("chip", chip, "DRAM", name);
-        assert_eq!(figure("allocated_bytes"), ALL_TENSORS);
-        assert_eq!(figure("freed_bytes"), ALL_TENSORS);
-        assert_eq!(figure("peak_bytes"), ALL_TENSORS);
+        let usage = process.memory(Device::chip(chip), "DRAM");
+        assert_eq!(usage.allocated_bytes, ALL_TENSORS);
+        assert_eq!(usage.freed_bytes, ALL_TENSORS);
+        assert_eq!(usage.peak_bytes, ALL_TENSORS);
     }
-    // Closing frees all at once; there was nothing left.
+    // Closing frees all buffers at once, and none was left.
     let events = run.dir.events();
     let bulk_frees = events_named(&events, "bulk_free");
     assert!(!bulk_frees.is_empty());
@@ -218,38 +218,38 @@ fn kernel_binaries_stay_with_their_programs(release: Release) {
         assert_eq!(process.owning(), []);
         return;
     }
-    // One for each of the two programs, from the top of DRAM, with pages of 2048.
+    // One buffer for each of the two programs, allocated from the top of DRAM, with pages of 2048 bytes.
     let binaries = process.owning();
-    let addresses: Vec<u64> = binaries.iter().map(|binary| binary.3).collect();
+    let addresses: Vec<u64> = binaries.iter().map(|binary| binary.address).collect();
     assert_eq!(addresses, [(1 << 30) - 4096, (1 << 30) - 2048]);
     for address in addresses {
-        assert_eq!(unsigned(process.owning_at(address), "page_size"), 2048);
+        assert_eq!(process.owning_at(address).page_size, 2048);
     }
-    let bytes = binaries.iter().map(|binary| binary.4).sum();
+    let bytes = binaries.iter().map(|binary| binary.size).sum();
     assert!(bytes > 0);
     expect_on_each_chip(process, bytes);
 
-    // Each stands there ten times, and holds memory once on each chip: the mesh's own, one on each
-    // chip and one more of the mesh, for the program.
-    let mut standing: BTreeMap<u64, usize> = BTreeMap::new();
+    // Each binary has ten buffers, but holds memory only once on each chip: the mesh's own buffer, one on each chip,
+    // and one more on the mesh, for the program.
+    let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
     for buffer in process.owning().into_iter().chain(process.non_owning()) {
-        *standing.entry(buffer.3).or_default() += 1;
+        *counts.entry(buffer.address).or_default() += 1;
     }
-    assert_eq!(standing.into_values().collect::<Vec<_>>(), [10, 10]);
-    // While one is loaded there is another view on each chip. So a monitor that sees buffers born and
-    // not those end that own nothing is left with ten on a chip and two on the mesh.
+    assert_eq!(counts.into_values().collect::<Vec<_>>(), [10, 10]);
+    // While a binary is loaded there is another view on each chip. A monitor that sees every new buffer, but not the
+    // end of non-owning ones, is therefore left with ten on a chip and two on the mesh.
     let events = run.dir.events();
-    let mut made: BTreeMap<(&str, u64), (usize, u64)> = BTreeMap::new();
+    let mut created: BTreeMap<Device, (usize, u64)> = BTreeMap::new();
     for event in events_named(&events, "create") {
-        let device = (text(event, "device_kind"), unsigned(event, "device_id"));
-        let (count, size) = made.entry(device).or_default();
+        let device = Device::from_json(event, "device_kind");
+        let (count, size) = created.entry(device).or_default();
         *count += 1;
         *size += unsigned(event, "size");
     }
-    let on_chips = CHIPS.map(|chip| (("chip", chip), (10, ALL_TENSORS + 2 * bytes)));
-    let on_mesh = (("mesh", 0), (2, bytes));
+    let on_chips = CHIPS.map(|chip| (Device::chip(chip), (10, ALL_TENSORS + 2 * bytes)));
+    let on_mesh = (Device::mesh(0), (2, bytes));
     let expected = on_chips.into_iter().chain([on_mesh]).collect();
-    assert_eq!(made, expected);
+    assert_eq!(created, expected);
 }
 
 fn cleared_programs_leave_nothing(release: Release) {
@@ -262,6 +262,6 @@ fn cleared_programs_leave_nothing(release: Release) {
     let events = run.dir.events();
     let buffers = if run.has_binaries() { 8 } else { 6 };
     assert_eq!(events_named(&events, "allocate").len(), buffers);
-    // One by one, not by a bulk free.
+    // The buffers are freed one by one, not by a bulk free.
     assert_eq!(events_named(&events, "deallocate").len(), buffers);
 }

@@ -1,9 +1,9 @@
-"""baseline.py [more] [less] [peak] [exit]: five tensors on known lines, and what TT-Metal lists of them at the end. It ends by
-SIGKILL, or with exit code 0, and closes nothing: what lives then stays listed.
+"""baseline.py [more] [less] [peak] [exit]: allocates five tensors on known lines, and prints TT-Metal's list of them at the
+end. It ends by SIGKILL, or with exit code 0, without closing the device: live tensors stay live.
 
-more: one more. less: one fewer. peak: one that is gone by the end.
+more: one tensor more. less: one fewer. peak: one more that is freed before the end.
 
-Of tensors whose pages fill all banks alike the list's bytes are the tensors' own.
+The pages of these tensors fill all banks equally, so the bytes in TT-Metal's list are the tensors' own.
 """
 import os, signal, sys, traceback
 

@@ -1,5 +1,5 @@
-"""children.py: tensors in a child of `multiprocessing`, in a child program, and in this process, which forks
-while it holds them."""
+"""children.py: allocates tensors in a child of `multiprocessing`, in a child program, and in this process, which then
+forks."""
 import multiprocessing, os, subprocess, sys
 
 
@@ -15,7 +15,7 @@ def work(keep):
 
 
 def end():
-    # As a kill would: nothing is closed, so what lives is the process's to hold.
+    # Ends without closing the device, so the live buffers stay the process's.
     sys.stdout.flush()
     os._exit(0)
 

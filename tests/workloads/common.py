@@ -1,7 +1,6 @@
-"""What the workloads share: they run on a mock device, answer in JSON lines, and wait for stdin.
+"""Shared by the workloads, which run on a mock device, print JSON lines, and wait for lines on stdin.
 
-TT_METAL_MOCK_CLUSTER_DESC_PATH names the mock device. TT-Metal's logger is off: it writes to stdout,
-with the time of day.
+TT_METAL_MOCK_CLUSTER_DESC_PATH names the mock device. TT-Metal's logger is off, since it writes to stdout.
 """
 import ctypes, json, mmap, os, sys
 
@@ -14,7 +13,7 @@ def say(**fields):
 
 
 def wait():
-    """Until a line comes on stdin, or its end."""
+    """Waits for a line on stdin, or for its end."""
     return sys.stdin.readline().strip()
 
 
@@ -27,7 +26,7 @@ def live(device):
 
 
 def banks(device):
-    """How many banks each type of memory has."""
+    """The number of banks of each type of memory."""
     return {t.name: ttnn.get_memory_view(device, t).num_banks for t in (ttnn.BufferType.DRAM, ttnn.BufferType.L1)}
 
 
@@ -43,18 +42,18 @@ def tensor(t):
     )
 
 
-# ProgramImpl::populate_dispatch_data and program_dispatch::finalize_kernel_bins do nothing if the device is a mock one.
+# On a mock device, ProgramImpl::populate_dispatch_data and program_dispatch::finalize_kernel_bins do nothing.
 GATHER = "_ZN2tt8tt_metal6detail11ProgramImpl22populate_dispatch_dataEPNS0_7IDeviceE"
 FINALIZE = (
     "_ZN2tt8tt_metal16program_dispatch20finalize_kernel_binsEPNS0_7IDeviceEjRKSt13unordered_mapIjSt10shared_ptrINS0_6"
     "KernelEESt4hashIjESt8equal_toIjESaISt4pairIKjS7_EEERSt6vectorIS5_INS0_11KernelGroupEESaISL_EEjRjSP_"
 )
-CHECK = b"\x24\xfe\x3c\x02\x75"  # and $0xfe,%al; cmp $2,%al; jne: on if it isn't
+CHECK = b"\x24\xfe\x3c\x02\x75"  # and $0xfe,%al; cmp $2,%al; jne: jumps if the device is no mock
 ALWAYS = b"\xeb"  # jmp
 
 
 def binaries_are_gathered():
-    """Has this process gather kernel binaries on a mock device too; says whether it does."""
+    """Makes this process gather kernel binaries on a mock device, too. Returns whether that succeeded."""
     if "TT_METAL_SLOW_DISPATCH_MODE" in os.environ:
         return False
     with open("/proc/self/maps") as maps:

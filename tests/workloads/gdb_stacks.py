@@ -1,7 +1,7 @@
 """For gdb, attached to a program that uses TT-Metal: `gdb -batch -p PID -ex "py WANTED=50; OUT='FILE'; AT=ADDRESS" -x gdb_stacks.py`.
 
-Stops at the address WANTED times, and writes each time a line of JSON: the frames that gdb sees, innermost
-first, each the file of its code and the address in it (a return address, but for the first).
+Stops at the address WANTED times, and writes a line of JSON each time: the frames that gdb sees, innermost first, each
+with the file of its code, the address in the file (a return address in all frames but the first) and the function.
 """
 import json
 
@@ -13,7 +13,7 @@ gdb.execute("set print thread-events off")
 
 
 def mapped():
-    """Of each file that is mapped: where its first byte is."""
+    """Where the first byte of each mapped file is."""
     first = {}
     with open(f"/proc/{gdb.selected_inferior().pid}/maps") as maps:
         for line in maps:

@@ -1,4 +1,4 @@
-"""Replaces its tensors again and again until told to stop; then one more round, and the list of what lives.
+"""Replaces its tensors in a loop until a line comes on stdin; then once more, and prints the list of live buffers.
 
 loop.py kill|close: how it ends.
 """
@@ -13,7 +13,7 @@ rounds = 0
 
 
 def round():
-    """Each tensor that was there before is freed: by deallocate, or when its last reference goes."""
+    """Replaces each tensor. The old ones are freed by deallocate, or by the end of their last reference."""
     global rounds
     rounds += 1
     for name, height in (("a", 512), ("b", 1024), ("c", 64)):

@@ -1,6 +1,7 @@
-"""Many tensors, some of them freed; TT-Metal's word on all that live and on the banks; a wait; then more of both.
+"""many.py COUNT [ROWS COLUMNS]: allocates many tensors, on one chip or on a mesh of that shape, and frees some of them.
 
-many.py COUNT [ROWS COLUMNS]: on one chip, or on a mesh of that shape.
+Prints TT-Metal's list of live buffers and its figures of the banks, waits for a line on stdin, frees and allocates
+more, and prints the list again.
 """
 import os, signal, sys
 
@@ -34,7 +35,7 @@ def banks():
     }
 
 
-# Every fifth is freed again, so that there are gaps.
+# Every fifth tensor is freed again, so that there are holes.
 tensors = [tensor(i) for i in range(count * 5 // 4)]
 tensors = [t for i, t in enumerate(tensors) if i % 5]
 say(live=live(device), banks=banks())

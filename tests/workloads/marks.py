@@ -1,7 +1,7 @@
-"""marks.py: four steps, each after a line on stdin, and after each one what TT-Metal lists as live, by the line that it was
-made on. At the end of stdin it kills itself, so that what lives then stays listed.
+"""marks.py: allocates and frees tensors in four steps. After each step it prints TT-Metal's list of live buffers by the line
+that allocated them, and waits for a line on stdin. At the end it kills itself, so that live buffers stay live.
 
-Of tensors whose pages fill all banks alike the list's bytes are the tensors' own.
+The pages of these tensors fill all banks equally, so the bytes in TT-Metal's list are the tensors' own.
 """
 import os, signal, traceback
 
@@ -13,7 +13,7 @@ lines = {}
 
 
 def listed():
-    """Bytes of each buffer there, by type and address."""
+    """The bytes of each live buffer, by type and address."""
     return {(b["buffer_type"], b["address"]): b["bytes_per_bank"] * banks[b["buffer_type"]] for b in live(device)}
 
 

@@ -1,4 +1,4 @@
-"""mesh.py ROWSxCOLUMNS kill|close: tensors on a mesh, one of them freed; at a line on stdin the end."""
+"""mesh.py ROWSxCOLUMNS kill|close: allocates tensors on a mesh, frees one, waits for a line on stdin, and ends."""
 import os, signal, sys
 
 from common import live, say, ttnn, wait
@@ -10,7 +10,7 @@ b = ttnn.empty((1, 1, 1024, 512), **spec)
 s = ttnn.empty((1, 1, 512, 512), memory_config=ttnn.L1_MEMORY_CONFIG, **spec)
 c = ttnn.add(a, a)
 ttnn.deallocate(b)
-# In some releases (0.71.2) what it had on the chips, owning nothing, lives as long as the tensor does.
+# In some releases (0.71.2) its non-owning buffers on the chips live as long as the Python object.
 del b
 say(pid=os.getpid(), mesh=mesh.id(), chips=mesh.get_device_ids(), live=live(mesh))
 wait()

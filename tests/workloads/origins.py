@@ -1,8 +1,8 @@
-"""origins.py ROWSxCOLUMNS held|freed [binaries]: buffers of many kinds, and what each of them is.
+"""origins.py ROWSxCOLUMNS held|freed [binaries]: creates buffers of many kinds, and prints what each of them is for.
 
-What a buffer is for is known here by what was asked of ttnn, and where it lies by TT-Metal's own list: what a step adds to
-it. Each step stands on one line. held: dies while all of it lives; freed: lets go of all of it before.
-binaries: as of system_buffers.py.
+What a buffer is for follows from the call of ttnn that created it. Its address is what the step adds to TT-Metal's own list.
+Each step stands on one line. held: kills itself while all buffers are live. freed: frees all of them before.
+binaries: as in system_buffers.py.
 """
 import gc, os, signal, sys, traceback
 
@@ -20,7 +20,7 @@ def listed():
 
 
 def step(make):
-    """Does it; returns what came of it, the line that it stands on, and where new buffers lie."""
+    """Calls make. Returns its result, its line, the addresses of new buffers, and the number of new cached programs."""
     before, programs = listed(), mesh.num_program_cache_entries()
     made = make()
     kept.append(made)
@@ -48,7 +48,7 @@ def tensor(make):
 
 
 def view(make):
-    """A tensor in the memory of another one."""
+    """A tensor in the memory of another tensor."""
     made, line, new, _ = step(make)
     assert not new, (line, new)
     kind, address = place(made)
@@ -93,7 +93,7 @@ if hasattr(ttnn, "narrow"):
 if hasattr(ttnn, "view"):
     view(lambda: ttnn.view(a, (1, 2, 32, 128)))
 
-# Each with a program: of another shape another one, of the same shape the cached one.
+# Each of these runs a program: a new one for a new shape, the cached one for the same shape.
 tensor(lambda: a[:, :, :32, :])
 tensor(lambda: ttnn.slice(a, [0, 0, 0, 0], [1, 1, 64, 32]))
 tensor(lambda: ttnn.add(d, d))
@@ -102,12 +102,12 @@ tensor(lambda: ttnn.matmul(d, d, core_grid=ttnn.CoreGrid(y=2, x=2)))
 tensor(lambda: ttnn.softmax(d, dim=-1))
 tensor(lambda: ttnn.softmax(d, dim=1))
 if one_chip:
-    # Not on the other cluster's core grid.
+    # These fail on the core grid of the cluster with two chips.
     tensor(lambda: ttnn.reshape(b, (1, 1, 32, 256)))
     tensor(lambda: ttnn.to_memory_config(a, ttnn.L1_MEMORY_CONFIG))
 
 other("semaphore", lambda: ttnn.create_global_semaphore(mesh, cores, 0), 1)
-# Its data and its configuration.
+# It has two buffers: its data and its configuration.
 sender_receivers = [(ttnn.CoreCoord(0, 0), ttnn.CoreRangeSet({third}))]
 other("global_circular_buffer", lambda: ttnn.create_global_circular_buffer(mesh, sender_receivers, 4096), 2)
 

@@ -1,7 +1,7 @@
-"""Asks for more memory than there is, catches what TT-Metal throws, and goes on.
+"""Asks for more memory than there is, catches TT-Metal's exception, and continues.
 
-out_of_memory.py [wait]: before it starts, obeys stdin: a line "poke" has it allocate and free a
-small tensor, any other lets it go on.
+out_of_memory.py [wait]. wait: first reads lines on stdin. For a line "poke" it allocates and frees a small tensor; any
+other line lets it continue.
 """
 import os, sys
 
@@ -18,9 +18,9 @@ for memory in (ttnn.DRAM_MEMORY_CONFIG, ttnn.L1_MEMORY_CONFIG, ttnn.DRAM_MEMORY_
         ttnn.empty((64, 1, 16384, 16384), memory_config=memory, **spec)
         say(error=None)
     except RuntimeError as error:
-        # What follows holds addresses of code, different in each process.
+        # The backtrace that follows has addresses, which differ in each process.
         say(error=str(error).split("backtrace:")[0])
 after = ttnn.empty((1, 1, 256, 512), **spec)
 say(live=live(device))
-# No clean-up: what is allocated now stays so to the end.
+# Ends without freeing the live buffers.
 os._exit(0)

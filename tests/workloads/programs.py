@@ -1,9 +1,9 @@
-"""programs.py ROWSxCOLUMNS: programs with circular and dataflow buffers, and what TT-Metal itself says of them.
+"""programs.py ROWSxCOLUMNS: runs programs with circular and dataflow buffers, and prints TT-Metal's own figures of them.
 
-Three operations, each once (a layout) and once more (a cached program); what TT-Metal's graph capture reports of
-circular buffers, and, with all of L1 given to tensors, the regions that its error names. Answers a line on stdin:
-"again" dispatches all once more, "sharded" an operation whose circular buffers lie in a tensor's, "clear" clears the
-program cache, "end" dies.
+Runs three operations, each twice: the first lays out a program, the second uses the cached one. Prints the circular
+buffers that TT-Metal's graph capture reports, and the regions that its errors name when tensors fill all of L1. Then
+obeys lines on stdin: "again" dispatches all operations once more, "sharded" runs an operation whose circular buffers lie
+in a tensor's buffer, "clear" clears the program cache, "end" kills the process.
 """
 import os, re, signal, sys, time
 
@@ -22,14 +22,14 @@ NUMBERS = re.compile(r"\d+")
 
 
 def ranges(text):
-    """[[[x, y], [x, y]], …] of a core range set as text; of more than one range, in order."""
+    """A core range set, which is given as text, as a sorted list [[[x, y], [x, y]], …]."""
     numbers = [int(number) for number in NUMBERS.findall(text)]
     assert len(numbers) % 4 == 0, text
     return sorted([numbers[at : at + 2], numbers[at + 2 : at + 4]] for at in range(0, len(numbers), 4))
 
 
 def circular_buffers(operation):
-    """What the library reports of the operation's circular buffers, by its graph capture."""
+    """The operation's circular buffers, as the library's graph capture reports them."""
     graph = ttnn._ttnn.graph
     graph.begin_graph_capture(graph.RunMode.NORMAL)
     operation()
@@ -37,7 +37,7 @@ def circular_buffers(operation):
     reported = []
     for node in nodes:
         params = node["params"]
-        # A mesh reports each for each chip.
+        # A mesh reports each buffer once for each chip.
         buffer = dict(address=int(params["address"]), size=int(params["size"]), cores=ranges(params["core_range_set"]))
         if buffer not in reported:
             reported.append(buffer)
@@ -45,7 +45,7 @@ def circular_buffers(operation):
 
 
 def fill_l1():
-    """Tensors in all of L1, in ever smaller pieces."""
+    """Fills all of L1 with tensors, in ever smaller pieces."""
     tensors = []
     for side in (2048, 512, 256):
         try:
@@ -57,7 +57,7 @@ def fill_l1():
 
 
 def clash(operation):
-    """Which program the library says has no room, and where its region ends."""
+    """The program that has no room, and the end of its region, from the library's error."""
     try:
         operation()
     except RuntimeError as error:
@@ -67,7 +67,7 @@ def clash(operation):
 
 
 def pace():
-    """Statistics in /dev/shm are brought up to date ten times a second at the most."""
+    """Waits, since the library updates its statistics in /dev/shm at most ten times a second."""
     time.sleep(0.15)
 
 
@@ -77,7 +77,7 @@ for name, operation in operations.items():
     reported[name] = circular_buffers(operation)
     operation()
 filled = fill_l1()
-# A matmul chooses another program where there is less room.
+# Not the matmul: with less room it chooses another program.
 clashes = {name: clash(operations[name]) for name in ("softmax", "binary_ng")}
 del filled
 pace()

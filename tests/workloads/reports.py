@@ -1,8 +1,8 @@
-"""reports.py kill|wait|freed|close|exit CODE: allocates, keeps, replaces and frees tensors, and says what TT-Metal's own list
-of buffers says of that: what lives at the end, what lay there when most did, by the line that it was made on. In between
-it asks twice for more than there is. wait: for a line on stdin after each of these.
+"""reports.py kill|wait|freed|close|exit CODE: allocates, keeps, replaces and frees tensors. Prints, from TT-Metal's own
+list of buffers and by the line that allocated them, what is live at the end and what was live at the peaks. Twice it asks
+for more than there is. wait: waits for a line on stdin after each of these failures.
 
-Of tensors whose pages fill all banks alike the list's bytes are the tensors' own.
+The pages of these tensors fill all banks equally, so the bytes in TT-Metal's list are the tensors' own.
 """
 import os, signal, sys, time, traceback
 
@@ -11,7 +11,7 @@ from common import banks, live, say, ttnn, wait
 end = sys.argv[1]
 device = ttnn.open_device(device_id=0)
 banks = banks(device)
-births, peaks, failures, freed, kept = {}, {}, [], [], []
+allocations, peaks, failures, freed, kept = {}, {}, [], [], []
 
 
 def line():
@@ -19,7 +19,7 @@ def line():
 
 
 def listed():
-    """Of each type of memory the bytes of the buffers there, by address."""
+    """The bytes of the live buffers of each type of memory, by address."""
     lists = {name: {} for name in banks}
     for buffer in live(device):
         name = buffer["buffer_type"]
@@ -28,23 +28,23 @@ def listed():
 
 
 def composition(name):
-    """Buffers and bytes of that type now, by line."""
+    """Numbers and bytes of live buffers of that type, by line."""
     by_line = {}
     for address, size in listed()[name].items():
-        held = by_line.setdefault(births[name, address]["line"], [0, 0])
+        held = by_line.setdefault(allocations[name, address]["line"], [0, 0])
         held[0] += 1
         held[1] += size
     return by_line
 
 
 def made(make):
-    """A tensor: when and where it was made, and whether most lies there now."""
+    """Allocates a tensor, and notes when, on which line, and whether this is a new peak."""
     before, start = listed(), time.monotonic_ns()
     tensor = make()
     stop, after = time.monotonic_ns(), listed()
     for name in banks:
         for address in after[name].keys() - before[name].keys():
-            births[name, address] = dict(line=line(), number=len(births), earliest=start, latest=stop)
+            allocations[name, address] = dict(line=line(), number=len(allocations), earliest=start, latest=stop)
         total = sum(after[name].values())
         if total > peaks.get(name, dict(bytes=0))["bytes"]:
             peaks[name] = dict(bytes=total, earliest=start, latest=stop, lines=composition(name))
@@ -52,13 +52,13 @@ def made(make):
 
 
 def free(tensor, others):
-    """With so many other allocations since its own."""
+    """Frees a tensor. `others`: how many allocations there have been since its own."""
     memory = tensor.memory_config().buffer_type.name
     address = tensor.buffer_address()
     size = listed()[memory][address]
     ttnn.deallocate(tensor)
     assert address not in listed()[memory]
-    freed.append(dict(line=births[memory, address]["line"], buffer_type=memory, bytes=size, others=others))
+    freed.append(dict(line=allocations[memory, address]["line"], buffer_type=memory, bytes=size, others=others))
 
 
 def dram(tiles):
@@ -71,14 +71,14 @@ def l1(tiles):
 
 
 def too_much(memory, sides):
-    """TT-Metal's own word on what was asked for, and what lay there then."""
+    """Asks for too much, and notes TT-Metal's message and what is live."""
     config = dict(DRAM=ttnn.DRAM_MEMORY_CONFIG, L1=ttnn.L1_MEMORY_CONFIG)[memory]
     held = composition(memory)
     try:
         ttnn.empty((64, 1, *sides), dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, device=device, memory_config=config)
     except RuntimeError as error:
-        said = next(text for text in str(error).split("\n") if "Out of Memory" in text)
-        failures.append(dict(line=line(), buffer_type=memory, said=said, lines=held))
+        message = next(text for text in str(error).split("\n") if "Out of Memory" in text)
+        failures.append(dict(line=line(), buffer_type=memory, message=message, lines=held))
         say(pid=os.getpid(), **failures[-1])
         if end == "wait":
             wait()
@@ -101,7 +101,7 @@ kept.append(made(lambda: dram(16)))
 kept.append(made(lambda: l1(1)))
 kept.append(made(lambda: l1(2)))
 
-# The peaks: what leads there and what goes again is as large as what stays.
+# The peaks. The tensors that are freed again are as large as those that stay.
 at_once = made(lambda: dram(20))
 free(at_once, 0)
 large = made(lambda: dram(100))
@@ -109,7 +109,7 @@ larger = made(lambda: dram(200))
 in_l1 = made(lambda: l1(4))
 too_much("DRAM", (16384, 16384))
 free(larger, 1)
-# What failed was no allocation; the peak was before, and is not reached again.
+# The failed allocation does not count. The peak was before it, and is not reached again.
 again = made(lambda: dram(150))
 free(large, 3)
 free(again, 0)
@@ -118,8 +118,12 @@ free(in_l1, 1)
 kept.append(made(lambda: ttnn.add(kept[0], kept[0])))
 
 now, last = time.monotonic_ns(), {name: composition(name) for name in banks}
-still = [dict(birth, buffer_type=name) for (name, address), birth in births.items() if address in listed()[name]]
-say(pid=os.getpid(), now=now, live=last, births=still, peaks=peaks, failures=failures, freed=freed)
+still = [
+    dict(allocation, buffer_type=name)
+    for (name, address), allocation in allocations.items()
+    if address in listed()[name]
+]
+say(pid=os.getpid(), now=now, live=last, allocations=still, peaks=peaks, failures=failures, freed=freed)
 if end in ("kill", "wait"):
     os.kill(os.getpid(), signal.SIGKILL)
 if end == "exit":

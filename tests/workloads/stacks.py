@@ -1,11 +1,11 @@
-"""Thirty-four allocations at thirty-two lines, and five operations; of each, what Python itself says of where
-it was made. With "gdb": waits for a line first, and makes twenty more at the end (see gdb_stacks.py)."""
+"""stacks.py [gdb]: makes thirty-four allocations on thirty-two lines, and five operations. Prints Python's own traceback of
+each. gdb: first waits for a line on stdin, and makes twenty more allocations at the end (see gdb_stacks.py)."""
 import os, signal, sys, threading, traceback
 
 from common import say, ttnn
 
 device = ttnn.open_device(device_id=0)
-told, lock = [], threading.Lock()
+noted, lock = [], threading.Lock()
 if "gdb" in sys.argv:
     say(pid=os.getpid())
     sys.stdin.readline()
@@ -14,7 +14,7 @@ if "gdb" in sys.argv:
 def note(tensor):
     frames = traceback.extract_stack()[:-1]
     with lock:
-        told.append((tensor, [(frame.filename, frame.lineno, frame.name) for frame in reversed(frames)]))
+        noted.append((tensor, [(frame.filename, frame.lineno, frame.name) for frame in reversed(frames)]))
     return tensor
 
 
@@ -116,7 +116,7 @@ sorted([2], key=lambda _: note(empty()).shape[0])
 thread = threading.Thread(target=lambda: note(empty()))
 thread.start()
 thread.join()
-# The line of a call is where it begins or where its name stands, by the version of Python: one line.
+# On one line: versions of Python differ in which line of a call they report.
 eval("note(empty())")
 a, b = note(empty(64)), None
 
@@ -130,5 +130,5 @@ if "gdb" in sys.argv:
     for depth in range(20):
         nested(depth)
 
-say(told=[{"address": tensor.buffer_address(), "frames": frames} for tensor, frames in told])
+say(buffers=[{"address": tensor.buffer_address(), "frames": frames} for tensor, frames in noted])
 os.kill(os.getpid(), signal.SIGKILL)

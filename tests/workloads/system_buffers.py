@@ -1,18 +1,18 @@
-"""system_buffers.py ROWSxCOLUMNS PHASE [binaries] [exit]: what lies in device memory, and when; see docs/system-buffers.md.
+"""system_buffers.py ROWSxCOLUMNS PHASE [binaries] [exit]: what device memory holds, and when; see docs/system-buffers.md.
 
-Goes through the phases up to PHASE: open, tensors, operations, freed, cleared, closed. It says at each one what TT-Metal
-itself lists as live, waits at the last one for a line on stdin, and dies there by signal 9, so that the trace ends with
-what was live then; after closed it ends by itself. exit: it exits there with code 0 instead.
+Goes through the phases up to PHASE: open, tensors, operations, freed, cleared, closed. At each it prints TT-Metal's own list
+of live buffers. At the last one it waits for a line on stdin and kills itself by signal 9, so that live buffers stay live;
+after the phase closed it ends by itself. exit: exits with code 0 instead.
 
-binaries: kernel binaries are kept in DRAM, as on hardware, if that can be had from the release. They are those of the
-stand-in compiler, so their sizes mean nothing.
+binaries: keeps kernel binaries in DRAM, as on hardware, if the release can be made to. The stand-in compiler makes them, so
+their sizes mean nothing.
 """
 import os, signal, sys
 
 from common import binaries_are_gathered, live, say, ttnn, wait
 
 def memory(device):
-    """Of each type: banks, bytes of a bank that the allocator may give, bytes that it gave."""
+    """For each type: the number of banks, the allocatable bytes of a bank, and the allocated ones."""
     views = {
         name: ttnn.get_memory_view(device, getattr(ttnn.BufferType, name)) for name in ("DRAM", "L1", "L1_SMALL", "TRACE")
     }
@@ -40,13 +40,13 @@ gathers = "binaries" in sys.argv and binaries_are_gathered()
 mesh = ttnn.open_mesh_device(ttnn.MeshShape(*map(int, shape.split("x"))))
 at("open", pid=os.getpid(), mesh=mesh.id(), chips=sorted(mesh.get_device_ids()), gathers=gathers)
 
-# On each chip what it has of (8, 8, …) tensors that are spread over eight.
+# On each chip, its part of (8, 8, …) tensors that are spread over eight chips.
 spec = dict(dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, device=mesh)
 tensors = [ttnn.empty((4, 2, *sides), **spec) for sides in ((512, 512), (512, 512), (256, 128), (128, 256))]
 at("tensors")
 
 tensors.append(ttnn.add(tensors[0], tensors[1]))
-# The grid is told, since t3000's chips have fewer rows than matmul takes by itself.
+# The grid is given, since t3000's chips have fewer rows than matmul uses by default.
 tensors.append(ttnn.matmul(tensors[2], tensors[3], core_grid=ttnn.CoreGrid(y=4, x=4)))
 at("operations")
 

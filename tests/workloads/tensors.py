@@ -1,4 +1,5 @@
-"""Tensors of many kinds, and TT-Metal's word on each and on all live buffers; then death by signal 9."""
+"""Allocates tensors of many kinds, prints TT-Metal's figures of each and its list of live buffers, and kills itself by
+signal 9."""
 import os, signal
 
 from common import banks, live, say, tensor, ttnn
@@ -22,12 +23,12 @@ for strategy in (ttnn.ShardStrategy.BLOCK, ttnn.ShardStrategy.HEIGHT, ttnn.Shard
 cores = ttnn.CoreRangeSet({ttnn.CoreRange(ttnn.CoreCoord(0, 0), ttnn.CoreCoord(1, 1))})
 try:
     semaphore = ttnn.create_global_semaphore(device, cores, 0)
-    semaphore_said = dict(address=ttnn.get_global_semaphore_address(semaphore), cores=4)
+    semaphore_report = dict(address=ttnn.get_global_semaphore_address(semaphore), cores=4)
 except RuntimeError as error:
-    semaphore_said = dict(error=str(error).split("backtrace:")[0])
+    semaphore_report = dict(error=str(error).split("backtrace:")[0])
 say(
     tensors={name: tensor(t) for name, t in tensors.items()},
-    semaphore=semaphore_said,
+    semaphore=semaphore_report,
     live=live(device),
     banks=banks(device),
 )

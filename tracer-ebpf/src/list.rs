@@ -1,4 +1,4 @@
-//! The lists of an object: of each element what its [`List`] says, and the array that it has.
+//! The lists of an object: for each element, the fields that its [`List`] says, and its array.
 
 use aya_ebpf::{
     bindings::BPF_RB_NO_WAKEUP,
@@ -10,41 +10,42 @@ use aya_ebpf::{
 use tracer_common::{
     ARRAY_LEN, ELEMENT_WORDS, Element, Header, LISTS as LISTS_OF_ONE, List, Lists,
     MAX_ELEMENT_READS, MAX_ELEMENTS, MAX_IDENTITY, MAX_LISTS, NO_IDENTITY, POINT_ELEMENT, counter,
-    known_key, lists,
+    lists, object_key,
 };
 
 use crate::{EVENTS, count, own_pid, stack::each, user};
 
-/// Indexed by `Capture::lists`.
+/// The lists of each library's objects, indexed by `Capture::lists`.
 #[map]
 static LISTS: Array<Lists> = Array::with_max_entries(MAX_LISTS, 0);
 
-/// The objects whose lists have been sent, by `known_key`, and which these were: see [`identity`].
+/// The [`identity`] of the lists that were sent last for each object, by `object_key`.
 #[map]
 static SENT: LruHashMap<u64, u64> = LruHashMap::with_max_entries(16384, 0);
 
-/// What is to be sent at a hit.
+/// What to send at a hit.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
-    /// All that the capture program says, and the lists.
+pub(crate) enum Wanted {
+    /// The record that the capture program says, and the lists.
     All,
-    /// The object.
+    /// The object's address alone.
     Object,
     Nothing,
 }
 
-/// What is to be sent of an object and its lists now. Notes that they are, or that they have ended.
+/// What to send of an object and its lists at this hit. Remembers that the lists are sent, or that the object
+/// has ended.
 #[inline(always)]
-pub fn wanted(when: u32, number: u32, object: u64) -> Wanted {
+pub(crate) fn wanted(when: u32, number: u32, object: u64) -> Wanted {
     if when == lists::NONE {
         return Wanted::All;
     }
-    let key = known_key(own_pid(), object);
+    let key = object_key(own_pid(), object);
     if when == lists::END {
-        let _ = SENT.remove(key);
+        SENT.remove(key).ok();
         return Wanted::Object;
     }
-    // SAFETY: read once, by value.
+    // SAFETY: the entry is copied at once.
     let sent = unsafe { SENT.get(key) }.copied();
     if when == lists::ONCE && sent.is_some() {
         return Wanted::Object;
@@ -53,14 +54,14 @@ pub fn wanted(when: u32, number: u32, object: u64) -> Wanted {
     if sent == Some(identity) && identity != UNKNOWN {
         return Wanted::Nothing;
     }
-    let _ = SENT.insert(key, identity, 0);
+    SENT.insert(key, identity, 0).ok();
     Wanted::All
 }
 
-/// Of lists that are too long to be told from others.
+/// The [`identity`] of lists that are too long to be compared.
 const UNKNOWN: u64 = 0;
 
-/// A number that is another one, in all likelihood, for lists that aren't the same.
+/// A hash of an object's lists: other lists have another one, in all likelihood.
 #[inline(always)]
 fn identity(number: u32, object: u64) -> u64 {
     let Some(lists) = LISTS.get(number) else {
@@ -101,7 +102,7 @@ fn mix(hash: u64, word: u64) -> u64 {
     (hash.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// A walk through a list's elements whose arrays are mixed into one number.
+/// The state of a loop over a list's elements that hashes their arrays.
 struct Mixing {
     begin: u64,
     stride: u64,
@@ -110,11 +111,13 @@ struct Mixing {
     too_long: u64,
 }
 
+/// Adds an element's array to the hash.
+///
 /// # Safety
-/// A callback of [`each`].
+/// Only [`each`] may call it, with the `Mixing` that it was given.
 unsafe extern "C" fn mix_element(index: u64, mixing: *mut Mixing) -> i64 {
     const WORDS: usize = MAX_IDENTITY.1;
-    // SAFETY: `each` was called with it, and only this uses it meanwhile.
+    // SAFETY: by the contract above it is a valid `Mixing`, which nothing else uses during the loop.
     let mixing = unsafe { &mut *mixing };
     let at = mixing
         .begin
@@ -122,7 +125,7 @@ unsafe extern "C" fn mix_element(index: u64, mixing: *mut Mixing) -> i64 {
         .wrapping_add(mixing.identity as u64);
     let mut pointers = [0u64; 2];
     let mut words = [0u64; WORDS];
-    // SAFETY: both are as long as what is read; the helper checks the addresses.
+    // SAFETY: the array has room for 16 bytes; the helper checks the address.
     unsafe {
         bpf_probe_read_user((&raw mut pointers).cast(), 16, at as *const c_void);
     }
@@ -132,9 +135,9 @@ unsafe extern "C" fn mix_element(index: u64, mixing: *mut Mixing) -> i64 {
         return 1;
     }
     if len != 0 {
-        // A mask, for the verifier: 1 to 8 * WORDS.
+        // The mask shows the verifier that it is 1 to 8 * WORDS.
         let read = ((len as u32).wrapping_sub(1) & (8 * WORDS as u32 - 1)) + 1;
-        // SAFETY: `read` bytes are within the words.
+        // SAFETY: the array has room for `read` bytes; the helper checks the address.
         unsafe {
             bpf_probe_read_user((&raw mut words).cast(), read, pointers[0] as *const c_void);
         }
@@ -147,7 +150,7 @@ unsafe extern "C" fn mix_element(index: u64, mixing: *mut Mixing) -> i64 {
     0
 }
 
-/// The address of a list's first element, and how many there are.
+/// The address of a list's first element, and the number of elements.
 #[inline(always)]
 fn elements(list: &List, object: u64) -> (u64, u64) {
     let at = object.wrapping_add(list.begin as u64);
@@ -155,12 +158,12 @@ fn elements(list: &List, object: u64) -> (u64, u64) {
     (begin, end.wrapping_sub(begin) / list.stride)
 }
 
-/// Sends the elements of all lists, and puts how many each has at `counts`.
+/// Sends the elements of all lists, and writes each list's length to `counts`.
 ///
 /// # Safety
-/// `LISTS_OF_ONE` words can be written there.
+/// `counts` points to room for [`LISTS_OF_ONE`] words.
 #[inline(always)]
-pub unsafe fn send(number: u32, header: &Header, object: u64, counts: *mut u64) {
+pub(crate) unsafe fn send(number: u32, header: &Header, object: u64, counts: *mut u64) {
     let Some(lists) = LISTS.get(number) else {
         return;
     };
@@ -169,7 +172,7 @@ pub unsafe fn send(number: u32, header: &Header, object: u64, counts: *mut u64) 
             continue;
         }
         let (begin, all) = elements(list, object);
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises room for it.
         unsafe { counts.add(i).write(all) };
         let mut walking = Walking {
             list,
@@ -187,7 +190,7 @@ pub unsafe fn send(number: u32, header: &Header, object: u64, counts: *mut u64) 
     }
 }
 
-/// A walk through a list that goes on.
+/// The state of a loop over a list's elements that sends them.
 struct Walking {
     list: *const List,
     header: *const Header,
@@ -196,10 +199,12 @@ struct Walking {
     number: u32,
 }
 
+/// Sends an element.
+///
 /// # Safety
-/// A callback of [`each`].
+/// Only [`each`] may call it, with the `Walking` that it was given.
 unsafe extern "C" fn next_element(index: u64, walking: *mut Walking) -> i64 {
-    // SAFETY: `each` was called with it, and only this uses it meanwhile.
+    // SAFETY: by the contract above it is a valid `Walking`, and its pointers are to what `send` borrows.
     let (walking, list, header) = unsafe {
         let walking = &*walking;
         (walking, &*walking.list, &*walking.header)
@@ -210,8 +215,8 @@ unsafe extern "C" fn next_element(index: u64, walking: *mut Walking) -> i64 {
     };
     let element = entry.as_mut_ptr();
     let mut faults = 0u32;
-    // SAFETY: all writes are within the record: a read begins at 0x78 in the fields at the most, and is of
-    // 63 bytes at the most, behind which there is the array.
+    // SAFETY: all writes stay within the record: a read begins at most at 0x78 in the fields and has at most
+    // 63 bytes, and the array lies behind the fields. The helper checks the addresses that it reads.
     unsafe {
         let fields = (&raw mut (*element).fields).cast::<u64>();
         for i in 0..ELEMENT_WORDS {
@@ -243,7 +248,7 @@ unsafe extern "C" fn next_element(index: u64, walking: *mut Walking) -> i64 {
             } else {
                 len
             };
-            // A mask, for the verifier: 1 to ARRAY_LEN.
+            // The mask shows the verifier that it is 1 to ARRAY_LEN.
             let sent = ((sent as u32).wrapping_sub(1) & (ARRAY_LEN as u32 - 1)) + 1;
             let to = (&raw mut (*element).array).cast();
             let result = bpf_probe_read_user(to, sent, begin as *const c_void);

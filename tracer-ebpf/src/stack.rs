@@ -1,7 +1,7 @@
-//! Where a thread is: the frames of its Python interpreter, and its stack as it is.
+//! The stack of a thread: the frames of its Python interpreter, and a copy of its stack's bytes.
 //!
-//! Both go into a ring buffer of their own, so that no event is ever lost for the sake of a stack, and
-//! before the event's record: whoever has that finds them there.
+//! Both go into a ring buffer of their own, so that no event is ever lost for the sake of a stack. They are
+//! sent before the event's record, so a reader that has the record finds them there.
 
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_NO_WAKEUP, pt_regs},
@@ -16,27 +16,27 @@ use aya_ebpf::{
 use tracer_common::{
     CODE_OBJECT_LEN, CODE_PART_LEN, HAS_STACK, Header, MAX_PROCESSES, MAX_PYTHON_FRAMES,
     MAX_STACK_LEN, PYTHON_CODE_AT, PYTHON_FRAME_LEN, PythonWalk, STACK_CODE, STACK_NATIVE,
-    STACK_OF_LEADER, STACK_PYTHON, STACK_SKIPPED, StackHeader, counter, known_key, setting, stack,
+    STACK_OF_LEADER, STACK_PYTHON, STACK_SKIPPED, StackHeader, counter, object_key, setting, stack,
     stacks,
 };
 
-use crate::{count, kernel, load_register, set_to, user};
+use crate::{count, kernel, load_register, setting_value, user};
 
-/// The stacks. User space sets the size.
+/// The records of stacks. User space sets the size.
 #[map]
 static STACKS: RingBuf = RingBuf::with_byte_size(32 * 1024 * 1024, 0);
 
 /// How to walk the frames of each process's Python interpreter.
 #[map]
-pub static PYTHONS: HashMap<u32, PythonWalk> = HashMap::with_max_entries(MAX_PROCESSES, 0);
+pub(crate) static PYTHONS: HashMap<u32, PythonWalk> = HashMap::with_max_entries(MAX_PROCESSES, 0);
 
-/// The Python thread state of each thread, as it was found last.
+/// The Python thread state that was found last for each thread.
 #[map]
 static PYTHON_THREADS: LruHashMap<u32, u64> = LruHashMap::with_max_entries(4096, 0);
 
-/// How many followers each leader of an object has: see `tracer_common::stack`. By `known_key`.
+/// The number of followers of each leader of an object, by `object_key`: see `tracer_common::stack`.
 #[map]
-pub static FOLLOWERS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(4096, 0);
+pub(crate) static FOLLOWERS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(4096, 0);
 
 /// The last leader of each thread.
 #[map]
@@ -46,29 +46,28 @@ static LEADERS: LruHashMap<u32, Leader> = LruHashMap::with_max_entries(4096, 0);
 #[derive(Clone, Copy)]
 struct Leader {
     word: u64,
-    /// Followers that are still to come.
+    /// The followers that are still to come.
     left: u64,
 }
 
-/// The code objects that were sent, by `known_key`, with the word that tells one from another at the same
-/// address.
+/// The code objects that were sent: their [words](PythonWalk::code_word) by `object_key`.
 #[map]
 static CODES: LruHashMap<u64, u64> = LruHashMap::with_max_entries(16384, 0);
 
-/// What is read of a part of a code object where all of it can't be.
+/// The bytes that are read of a part of a code object if it can't be read to its full length.
 const SHORT_PART: u32 = 96;
 
-/// Threads of one interpreter that are looked through.
+/// The most threads of one interpreter among which the current one is looked for.
 const MAX_PYTHON_THREADS: u32 = 256;
 
-/// A stack is never farther from its beginning than that; nor is it larger (`ulimit -s`).
+/// More bytes than a stack has (`ulimit -s`): a stack pointer is never so far below its stack's end.
 const FAR: u64 = 64 << 20;
 
 #[repr(C)]
 struct PythonStack {
     header: StackHeader,
     frames: [[u64; PYTHON_FRAME_LEN / 8]; MAX_PYTHON_FRAMES],
-    /// The verifier allows for a frame's `previous` to stand here.
+    /// Room for the reads of the last frame's `previous` and `code`, as far as the verifier knows their offsets.
     spare: [u64; 16],
 }
 
@@ -94,18 +93,24 @@ struct Part<const LEN: usize> {
     bytes: [u8; LEN],
 }
 
-/// Sends what is wanted of the current thread's stack, and returns what goes into the event's
-/// [`Header::faults`]. `word` and `object`: see `tracer_common::stack`.
+/// Sends the current thread's stack in the detail that is set, and returns the bits for the event's
+/// [`Header::faults`]. `kind`, `word` and `object`: see `tracer_common::stack`.
 #[inline(always)]
-pub fn send(regs: *const pt_regs, header: &Header, kind: u32, word: u64, object: u64) -> u32 {
-    let wanted = set_to(setting::STACKS);
+pub(crate) fn send(
+    regs: *const pt_regs,
+    header: &Header,
+    kind: u32,
+    word: u64,
+    object: u64,
+) -> u32 {
+    let wanted = setting_value(setting::STACKS);
     if wanted == stacks::NONE {
         return 0;
     }
     match kind {
         stack::FOLLOWER => {
             if let Some(leader) = LEADERS.get_ptr_mut(header.tid) {
-                // SAFETY: only this thread uses its entry.
+                // SAFETY: the entry is the current thread's, and no other thread uses it.
                 unsafe {
                     if (*leader).word == word && (*leader).left > 0 {
                         (*leader).left -= 1;
@@ -115,7 +120,7 @@ pub fn send(regs: *const pt_regs, header: &Header, kind: u32, word: u64, object:
             }
         }
         stack::LEADER => {
-            // SAFETY: read once, by value.
+            // SAFETY: the entry is copied at once.
             let left = unsafe { FOLLOWERS.get(object) }
                 .copied()
                 .unwrap_or_default();
@@ -124,7 +129,7 @@ pub fn send(regs: *const pt_regs, header: &Header, kind: u32, word: u64, object:
                     word,
                     left: u64::from(left),
                 };
-                let _ = LEADERS.insert(header.tid, leader, 0);
+                LEADERS.insert(header.tid, leader, 0).ok();
             }
         }
         _ => {}
@@ -136,9 +141,9 @@ pub fn send(regs: *const pt_regs, header: &Header, kind: u32, word: u64, object:
             u64::from(BPF_RB_AVAIL_DATA),
         )
     };
-    // When user space can't keep up, one of sixteen: better that than all of one moment and none of
-    // another.
-    if filled > set_to(setting::STACKS_FILLED) && header.time_ns >> 6 & 15 != 0 {
+    // When user space can't keep up, one stack of sixteen is sent: a sample of all moments is better than all
+    // stacks of one moment and none of the next.
+    if filled > setting_value(setting::STACKS_FILLED) && header.time_ns >> 6 & 15 != 0 {
         count(counter::STACKS_SKIPPED);
         return STACK_SKIPPED;
     }
@@ -166,17 +171,17 @@ pub fn send(regs: *const pt_regs, header: &Header, kind: u32, word: u64, object:
     STACK_SKIPPED
 }
 
-/// Where the thread's stack begins, if that is known.
+/// The highest address of the thread's stack, or 0 if it isn't known.
 #[inline(always)]
 fn stack_end(task: u64, fs_base: u64, sp: u64) -> u64 {
     let main: u64 = kernel::<u64>(task, setting::TASK_MM)
         .and_then(|mm| kernel(mm, setting::MM_START_STACK))
         .unwrap_or_default();
     if main.wrapping_sub(sp) < FAR {
-        // The word that the program begins with: how many arguments it has.
+        // `start_stack` points to the program's argument count, the first word on its stack.
         return main + 8;
     }
-    // A thread's `struct pthread`, whose address `fs` has, lies at the top of its stack.
+    // A thread's `struct pthread`, to which `fs` points, is at the top of its stack.
     if fs_base.wrapping_sub(sp) < FAR {
         fs_base
     } else {
@@ -184,10 +189,11 @@ fn stack_end(task: u64, fs_base: u64, sp: u64) -> u64 {
     }
 }
 
-/// Sends the Python frames. False when there is no room.
+/// Sends the Python frames. False if there was no room.
 #[inline(always)]
 fn python(start: &mut StackHeader, fs_base: u64) -> bool {
-    // SAFETY: the entry is read once, by value; whoever changes it writes it whole.
+    // SAFETY: the entry lives as long as the program runs. User space replaces it only whole, and its
+    // numbers stay valid: every access that they lead to is checked.
     let Some(walk) = (unsafe { PYTHONS.get(start.header.pid) }) else {
         return true;
     };
@@ -195,7 +201,7 @@ fn python(start: &mut StackHeader, fs_base: u64) -> bool {
     if thread == 0 {
         return true;
     }
-    let mut frame = frame_of(walk, thread);
+    let frame = frame_of(walk, thread);
     if frame == 0 {
         return true;
     }
@@ -214,21 +220,22 @@ fn python(start: &mut StackHeader, fs_base: u64) -> bool {
     start.kind = STACK_PYTHON;
     start.count = frames;
     start.end = frame;
-    // SAFETY: within the record.
+    // SAFETY: the header is part of the record, which is ours until it is submitted.
     unsafe { (&raw mut (*entry.as_mut_ptr()).header).write(*start) };
     entry.submit(u64::from(BPF_RB_NO_WAKEUP));
     true
 }
 
-/// Calls `step` with 0, 1, … until it returns something else than 0, or `count` times (`bpf_loop`, Linux
-/// 5.17): the verifier follows it once, not once a round.
+/// Calls `step` with 0, 1, … and `state`, until it returns another number than 0, but at most `count` times.
+/// This is `bpf_loop` (Linux 5.17): the verifier follows `step` once instead of once an iteration.
 #[inline(always)]
-pub fn each<T>(count: u32, step: unsafe extern "C" fn(u64, *mut T) -> i64, of: &mut T) {
-    // SAFETY: `step` is a function of this object, whose second argument is `of`.
-    unsafe { bpf_loop(count, step as *mut c_void, (&raw mut *of).cast(), 0) };
+pub(crate) fn each<T>(count: u32, step: unsafe extern "C" fn(u64, *mut T) -> i64, state: &mut T) {
+    // SAFETY: `step` is a function of this object that takes a `T`, and `state` is one that nothing else uses
+    // during the loop.
+    unsafe { bpf_loop(count, step as *mut c_void, (&raw mut *state).cast(), 0) };
 }
 
-/// A walk over Python frames that goes on.
+/// The state of a loop over Python frames that sends them.
 struct Walking {
     walk: *const PythonWalk,
     start: *const StackHeader,
@@ -238,12 +245,15 @@ struct Walking {
     frames: u32,
 }
 
+/// Adds a frame to the record, and sends its code object.
+///
 /// # Safety
-/// A callback of [`each`].
+/// Only [`each`] may call it, with the `Walking` that it was given.
 unsafe extern "C" fn next_frame(index: u64, walking: *mut Walking) -> i64 {
     let i = index as usize;
-    // SAFETY: `each` was called with it, and only this uses it meanwhile; all writes stay within the
-    // record: `len` is at most 0x7f, `previous` and `code` at most 0x78, behind which there is spare room.
+    // SAFETY: by the contract above it is a valid `Walking`, which nothing else uses during the loop. All
+    // accesses stay within the record: the block's length is at most 0x7f, and `previous` and `code` are at
+    // most 0x78, behind which there is spare room.
     unsafe {
         let walking = &mut *walking;
         let walk = &*walking.walk;
@@ -270,11 +280,11 @@ unsafe extern "C" fn next_frame(index: u64, walking: *mut Walking) -> i64 {
     0
 }
 
-/// Sends a code object as it is, unless it was sent before.
+/// Sends a code object, unless it was sent before.
 #[inline(always)]
 fn send_code(walk: &PythonWalk, start: &StackHeader, code: u64, word: u64) {
-    let key = known_key(start.header.pid, code);
-    // SAFETY: read once, by value.
+    let key = object_key(start.header.pid, code);
+    // SAFETY: the entry is copied at once.
     if unsafe { CODES.get(key) }.copied() == Some(word) {
         return;
     }
@@ -282,7 +292,7 @@ fn send_code(walk: &PythonWalk, start: &StackHeader, code: u64, word: u64) {
         return;
     };
     let record = entry.as_mut_ptr();
-    // SAFETY: all writes are within the record.
+    // SAFETY: all writes stay within the record; the helper checks the address that it reads.
     unsafe {
         let object = (&raw mut (*record).object).cast();
         let read = bpf_probe_read_user(object, CODE_OBJECT_LEN as u32, code as *const c_void);
@@ -299,24 +309,27 @@ fn send_code(walk: &PythonWalk, start: &StackHeader, code: u64, word: u64) {
         read_part(&raw mut (*record).lines, part(2));
     }
     entry.submit(u64::from(BPF_RB_NO_WAKEUP));
-    let _ = CODES.insert(key, word, 0);
+    CODES.insert(key, word, 0).ok();
 }
 
-/// 1 if a read worked, else 0: without a branch, of which the verifier would follow both ways.
+/// 1 if a read worked, else 0. It has no branch, because the verifier would follow both ways of it.
 #[inline(always)]
 fn worked(result: i64) -> u64 {
     !(result as u64) >> 63
 }
 
+/// Fills a part of a code object's record.
+///
 /// # Safety
-/// `part` may be written to.
+/// `part` is valid for writes.
 #[inline(always)]
 unsafe fn read_part<const LEN: usize>(part: *mut Part<LEN>, address: u64) {
-    // SAFETY: the caller's promise; the helper checks the address.
+    // SAFETY: the caller promises that `part` can be written; the helper checks the address.
     unsafe {
         let to = (&raw mut (*part).bytes).cast();
         let from = address as *const c_void;
-        // Memory may end behind a short one; what fails leaves zeros.
+        // The memory behind a short part may not be mapped. A read that fails fills the part with zeros, so
+        // the short read is done again after the long one.
         let short = worked(bpf_probe_read_user(to, SHORT_PART, from));
         let long = worked(bpf_probe_read_user(to, LEN as u32, from));
         bpf_probe_read_user(to, SHORT_PART, from);
@@ -340,50 +353,52 @@ fn frame_of(walk: &PythonWalk, thread: u64) -> u64 {
 #[inline(always)]
 fn python_thread(walk: &PythonWalk, tid: u32, fs_base: u64) -> u64 {
     let is_own = |thread: u64| user(thread.wrapping_add(u64::from(walk.thread_id))) == fs_base;
-    // SAFETY: read once, by value.
+    // SAFETY: the entry is copied at once.
     if let Some(known) = unsafe { PYTHON_THREADS.get(tid) }.copied()
         && is_own(known)
     {
         return known;
     }
-    let mut looking = Looking {
+    let mut searching = Searching {
         walk,
         fs_base,
         thread: user(walk.threads),
     };
-    each::<Looking>(MAX_PYTHON_THREADS, next_thread, &mut looking);
-    if looking.thread != 0 {
-        let _ = PYTHON_THREADS.insert(tid, looking.thread, 0);
+    each::<Searching>(MAX_PYTHON_THREADS, next_thread, &mut searching);
+    if searching.thread != 0 {
+        PYTHON_THREADS.insert(tid, searching.thread, 0).ok();
     }
-    looking.thread
+    searching.thread
 }
 
-/// A look through the threads of an interpreter.
-struct Looking {
+/// The state of a loop over an interpreter's threads that searches the current one.
+struct Searching {
     walk: *const PythonWalk,
     fs_base: u64,
     thread: u64,
 }
 
+/// Stops at the current thread.
+///
 /// # Safety
-/// A callback of [`each`].
-unsafe extern "C" fn next_thread(index: u64, looking: *mut Looking) -> i64 {
-    // SAFETY: `each` was called with it, and only this uses it meanwhile.
+/// Only [`each`] may call it, with the `Searching` that it was given.
+unsafe extern "C" fn next_thread(index: u64, searching: *mut Searching) -> i64 {
+    // SAFETY: by the contract above it is a valid `Searching`, which nothing else uses during the loop.
     unsafe {
-        let looking = &mut *looking;
-        let walk = &*looking.walk;
-        let thread = looking.thread;
+        let searching = &mut *searching;
+        let walk = &*searching.walk;
+        let thread = searching.thread;
         if thread == 0 {
             return 1;
         }
         let id = user(thread.wrapping_add(u64::from(walk.thread_id)));
-        // A thread that is about to begin has its creator's number for a moment (CPython 3.10, 3.11), and
-        // no frame.
-        if id == looking.fs_base && frame_of(walk, thread) != 0 {
+        // The state of a thread that is about to begin has its creator's number for a moment (CPython 3.10,
+        // 3.11), but no frame.
+        if id == searching.fs_base && frame_of(walk, thread) != 0 {
             return 1;
         }
         let is_last = index + 1 == u64::from(MAX_PYTHON_THREADS);
-        looking.thread = match is_last {
+        searching.thread = match is_last {
             true => 0,
             false => user(thread.wrapping_add(u64::from(walk.next))),
         };
@@ -391,7 +406,7 @@ unsafe extern "C" fn next_thread(index: u64, looking: *mut Looking) -> i64 {
     0
 }
 
-/// Sends the stack as it is. False when there is no room.
+/// Sends a copy of the stack's innermost bytes. False if there was no room.
 #[inline(always)]
 fn native(start: &mut StackHeader) -> bool {
     let mut len = start.end.wrapping_sub(start.sp);
@@ -413,19 +428,20 @@ fn native(start: &mut StackHeader) -> bool {
     }
 }
 
+/// Sends a copy of the stack's innermost `len` bytes, at most `LEN`. False if there was no room.
 #[inline(always)]
 fn copy<const LEN: usize>(start: &mut StackHeader, len: u64) -> bool {
     let Some(mut entry) = STACKS.reserve::<NativeStack<LEN>>(0) else {
         return false;
     };
     let record = entry.as_mut_ptr();
-    // A mask, for the verifier: 1 to LEN.
+    // One less than the length. The mask shows the verifier that it is 0 to LEN - 1.
     let mut len = (len as u32).wrapping_sub(1) & (LEN as u32 - 1);
-    // SAFETY: `len` + 1 bytes are within the record.
+    // SAFETY: the record has room for `len` + 1 bytes; the helper checks the address that it reads.
     unsafe {
         let to = (&raw mut (*record).bytes).cast();
         if bpf_probe_read_user(to, len + 1, start.sp as *const c_void) != 0 {
-            // Part of it isn't there; what is on the innermost page is.
+            // Part of it isn't paged in. The rest of the innermost page is.
             len = (4095 - (start.sp as u32 & 4095)) & (LEN as u32 - 1);
             if bpf_probe_read_user(to, len + 1, start.sp as *const c_void) != 0 {
                 entry.discard(u64::from(BPF_RB_NO_WAKEUP));

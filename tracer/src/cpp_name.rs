@@ -1,8 +1,8 @@
 //! Demangled C++ names, shortened to what they name.
 
-/// The name alone of a demangled function: without its return type, parameters, template arguments,
-/// and what is local to it. `void tt::f<int>(int)::{lambda()#1}::operator()() const` becomes `tt::f`.
-pub fn qualified(demangled: &str) -> String {
+/// The qualified name of a demangled function, without return type, parameters, template arguments and
+/// local entities. `void tt::f<int>(int)::{lambda()#1}::operator()() const` becomes `tt::f`.
+pub(crate) fn qualified(demangled: &str) -> String {
     const ANONYMOUS: &str = "(anonymous namespace)";
     let mut name = String::new();
     let mut depth = 0_usize;
@@ -23,7 +23,7 @@ pub fn qualified(demangled: &str) -> String {
             '>' => depth = depth.saturating_sub(1),
             _ if depth > 0 => {}
             '(' => break,
-            // Behind the return type, or before a `[clone …]`.
+            // A space ends the return type, or precedes a `[clone …]`.
             ' ' if rest.starts_with('[') => break,
             ' ' if !name.ends_with("operator") => name.clear(),
             _ => name.push(c),
@@ -32,12 +32,13 @@ pub fn qualified(demangled: &str) -> String {
     name
 }
 
-/// The name alone of a mangled function, up to its first template arguments, which `…` stands for; of
-/// what is local to a function, the function. `None` where the name isn't spelt out.
-pub fn nested_name(mangled: &str) -> Option<String> {
+/// The qualified name of a mangled function, up to its first template arguments, which become `…`. For an
+/// entity that is local to a function: that function's name. `None` if the name uses substitutions or is no
+/// name of a function.
+pub(crate) fn nested_name(mangled: &str) -> Option<String> {
     let mut rest = mangled.strip_prefix("_Z")?.trim_start_matches('Z');
     let is_nested = if let Some(nested) = rest.strip_prefix('N') {
-        // `const`, and what a member function is called on.
+        // The qualifiers of a member function: `const`, `volatile`, `&` and the like.
         rest = nested.trim_start_matches(['r', 'V', 'K', 'R', 'O']);
         true
     } else {
@@ -49,15 +50,15 @@ pub fn nested_name(mangled: &str) -> Option<String> {
         rest = behind;
     }
     loop {
-        // Of a name that is seen in one file only.
-        let spelt = rest.strip_prefix('L').unwrap_or(rest);
-        if let Some((part, behind)) = source_name(spelt) {
+        // `L` marks a name with internal linkage.
+        let name = rest.strip_prefix('L').unwrap_or(rest);
+        if let Some((part, behind)) = source_name(name) {
             parts.push(match part {
                 part if part.starts_with("_GLOBAL__N_") => "(anonymous namespace)".to_owned(),
                 part => part.to_owned(),
             });
             rest = behind;
-            // Tags of an interface, such as `[abi:cxx11]`.
+            // ABI tags, such as `[abi:cxx11]`.
             while let Some((_, behind)) = rest.strip_prefix('B').and_then(source_name) {
                 rest = behind;
             }
@@ -80,14 +81,14 @@ pub fn nested_name(mangled: &str) -> Option<String> {
     Some(parts.join("::") + arguments)
 }
 
-/// What a length stands before, and what follows.
+/// A source name, which follows its length, and the rest.
 fn source_name(mangled: &str) -> Option<(&str, &str)> {
     let digits = mangled.bytes().take_while(u8::is_ascii_digit).count();
     let length = mangled[..digits].parse().ok()?;
     mangled[digits..].split_at_checked(length)
 }
 
-/// Whether the last part of a name is an operator that may go on with a bracket.
+/// Whether the last part of a name is an operator whose symbol may continue with a bracket, `<`, `>` or `-`.
 fn ends_in_operator(name: &str) -> bool {
     let last = name.rsplit("::").next().unwrap_or_default();
     last.strip_prefix("operator").is_some_and(|symbol| {
@@ -95,9 +96,9 @@ fn ends_in_operator(name: &str) -> bool {
     })
 }
 
-/// Whether a qualified name ends in another one: `tt::Buffer::view` in `Buffer::view`, and not in
-/// `fer::view`.
-pub fn ends_in(qualified: &str, end: &str) -> bool {
+/// Whether a qualified name ends in whole parts of another one: `tt::Buffer::view` ends in `Buffer::view`, but
+/// not in `fer::view`.
+pub(crate) fn ends_in(qualified: &str, end: &str) -> bool {
     qualified
         .strip_suffix(end)
         .is_some_and(|before| before.is_empty() || before.ends_with("::"))
@@ -108,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_is_what_stands_before_the_parameters() {
+    fn a_qualified_name_is_what_precedes_the_parameters() {
         for (demangled, name) in [
             ("main", "main"),
             (
@@ -147,9 +148,9 @@ mod tests {
     }
 
     #[test]
-    fn a_mangled_name_is_told_up_to_its_template_arguments() {
+    fn a_mangled_name_is_read_up_to_its_template_arguments() {
         for (mangled, name) in [
-            // Of ttnn 0.66.0 and 0.81.1.
+            // The first four are from ttnn 0.66.0 and 0.81.1.
             (
                 "_ZN4ttnn16device_operation6detail6launchITkNS0_22DeviceOperationConceptENS_10operations9binary_ng\
                  23BinaryNgDeviceOperationEEENT_21tensor_return_value_tERKNS6_22operation_attributes_tE",

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    tt_memtrace::cli::main()
+    tt_memtrace::main()
 }

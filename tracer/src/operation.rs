@@ -1,15 +1,15 @@
-//! Which of ttnn's operations made a program, told from the functions on the stack of its layout.
+//! The ttnn operation that made a program, derived from the functions on the stack of the program's layout.
 //!
-//! Each operation that has programs is a function of the namespace `ttnn::prim`, whatever a person
-//! called: `ttnn::add` comes to `ttnn::prim::binary_ng`. So it is in 0.66.0, 0.77.0 and 0.81.1.
+//! Each operation that has programs is a function in the namespace `ttnn::prim`, whatever function the user
+//! called: `ttnn::add` calls `ttnn::prim::binary_ng`. This holds for 0.66.0, 0.77.0 and 0.81.1.
 
 use crate::{
     cpp_name::qualified,
-    stack::{FrameKind, Stack},
+    frame::{FrameKind, Stack},
 };
 
-/// The operation's name, such as `matmul`: that of the innermost frame that is one.
-pub fn operation(stack: &Stack) -> Option<String> {
+/// The name of the innermost operation on the stack, such as `matmul`.
+pub(crate) fn operation(stack: &Stack) -> Option<String> {
     let native = stack
         .frames
         .iter()
@@ -25,9 +25,9 @@ pub fn operation(stack: &Stack) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stack::Frame;
+    use crate::frame::Frame;
 
-    fn of(functions: &[&str]) -> Option<String> {
+    fn operation_of(functions: &[&str]) -> Option<String> {
         operation(&Stack {
             frames: functions
                 .iter()
@@ -54,15 +54,15 @@ mod tests {
             "ttnn::prim::outer(ttnn::Tensor const&)",
             "ttnn::add(ttnn::Tensor const&, ttnn::Tensor const&)",
         ];
-        assert_eq!(of(&frames).as_deref(), Some("binary_ng"));
+        assert_eq!(operation_of(&frames).as_deref(), Some("binary_ng"));
     }
 
     #[test]
-    fn a_program_that_ttnn_did_not_make_has_none() {
+    fn a_program_that_no_ttnn_operation_made_has_no_operation() {
         assert_eq!(
-            of(&["main", "tt::tt_metal::detail::ProgramImpl::compile()"]),
+            operation_of(&["main", "tt::tt_metal::detail::ProgramImpl::compile()"]),
             None
         );
-        assert_eq!(of(&[]), None);
+        assert_eq!(operation_of(&[]), None);
     }
 }

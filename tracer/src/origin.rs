@@ -1,10 +1,11 @@
-//! What a buffer is for, told from the functions on the stack of its birth.
+//! What a buffer is for, derived from the functions on the stack of its allocation or creation.
 //!
-//! The rules name those functions of TT-Metal that create buffers. They were read from its sources and
-//! held against the calls of `Buffer::create`, `BufferImpl::create` and `MeshBuffer::create` in the
-//! machine code of the releases 0.62.2, 0.66.0, 0.77.0, 0.79.0 and 0.81.1, and of `_ttnncpp.so` where
-//! that was at hand. What one of them makes on its way (a chip's share, a view to write through) is
-//! non-owning and has rules of its own, so for the rest it counts that one of them is on the stack.
+//! The rules name the functions of TT-Metal that create buffers. The names are from its sources, and were
+//! compared with the calls of `Buffer::create`, `BufferImpl::create` and `MeshBuffer::create` in the machine
+//! code of the releases 0.62.2, 0.66.0, 0.77.0, 0.79.0 and 0.81.1, and of `_ttnncpp.so` where available.
+//! Besides its own buffer such a function may create others (a chip's share of a mesh's buffer, a view to
+//! write through). Those are non-owning and have rules of their own. For all other buffers it suffices that
+//! one of the functions is on the stack.
 
 use std::fmt;
 
@@ -12,53 +13,40 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cpp_name::{ends_in, qualified},
+    frame::{FrameKind, Stack},
     ledger::{BufferType, Ownership},
-    stack::{FrameKind, Stack},
 };
 
 /// What a buffer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Origin {
+pub(crate) enum Origin {
     /// A tensor's data: the application's memory.
     Tensor,
-    /// A non-owning part of another buffer, or all of it by another name: a reshaped tensor, a slice.
+    /// A non-owning buffer that refers to a part or all of another buffer: a reshaped tensor, a slice.
     View,
     /// A chip's non-owning share of a mesh's buffer.
     MeshMember,
-    /// The binaries of a program's kernels, and the program's own non-owning buffer there. They stay as
+    /// The binaries of a program's kernels, and the program's own non-owning buffer for them. They live as
     /// long as the program is cached.
     Program,
-    /// A captured trace, or another prepared list of commands.
+    /// A captured trace, or another prepared command list.
     Trace,
     /// A global semaphore.
     Semaphore,
     /// A global circular buffer: its data or its configuration.
     GlobalCircularBuffer,
-    /// The runtime's own: sockets and streams between host and devices or between meshes, and the
-    /// host's memory that devices reach.
+    /// A buffer of the runtime itself: for sockets and streams between host and devices or between meshes,
+    /// or in host memory that devices access.
     System,
-    /// No rule tells, for want of a stack or of a function on it that any of them knows.
+    /// No rule matches: there is no stack, or no function that a rule names is on it.
     #[serde(other)]
     Unknown,
 }
 
 impl Origin {
-    /// Every origin, in the order in which they are shown.
-    pub const ALL: [Self; 9] = [
-        Self::Tensor,
-        Self::View,
-        Self::MeshMember,
-        Self::Program,
-        Self::Trace,
-        Self::Semaphore,
-        Self::GlobalCircularBuffer,
-        Self::System,
-        Self::Unknown,
-    ];
-
-    /// Whether such a buffer, still live at its process's end, may be one that the application forgot.
-    pub fn may_leak(self) -> bool {
+    /// Whether such a buffer may be a leak of the application if it is live at its process's end.
+    pub(crate) fn may_leak(self) -> bool {
         matches!(self, Self::Tensor | Self::Unknown)
     }
 }
@@ -79,24 +67,24 @@ impl fmt::Display for Origin {
     }
 }
 
-/// What tells an origin.
-enum Sign {
-    /// A non-owning buffer, and this function the innermost on the stack of its birth.
-    NonOwningAt(&'static str),
-    /// A non-owning buffer, and one of these functions on the stack of its birth had it made: below it
-    /// there are only [`MAKERS`].
-    NonOwningBy(&'static [&'static str]),
-    /// A non-owning buffer, and one of these functions on the stack of its birth.
-    NonOwningIn(&'static [&'static str]),
-    /// One of these functions on the stack of its birth.
-    In(&'static [&'static str]),
-    /// An owning buffer in this type of memory.
-    OwningOf(BufferType),
-    /// A buffer of either kind in this type of memory.
-    Of(BufferType),
+/// The condition of a rule. *The stack* is that of the buffer's allocation or creation.
+enum Condition {
+    /// The buffer is non-owning, and this is the innermost function on the stack.
+    NonOwningInnermost(&'static str),
+    /// The buffer is non-owning, and one of these functions is the innermost on the stack that isn't one of
+    /// the [`MAKERS`].
+    NonOwningMadeBy(&'static [&'static str]),
+    /// The buffer is non-owning, and one of these functions is on the stack.
+    NonOwningUnder(&'static [&'static str]),
+    /// One of these functions is on the stack.
+    Under(&'static [&'static str]),
+    /// The buffer is owning, and in this type of memory.
+    OwningIn(BufferType),
+    /// The buffer is in this type of memory.
+    In(BufferType),
 }
 
-/// What makes any buffer, whatever for.
+/// The functions that make every kind of buffer.
 const MAKERS: [&str; 6] = [
     "Buffer::create",
     "BufferImpl::create",
@@ -106,54 +94,54 @@ const MAKERS: [&str; 6] = [
     "MeshBufferImpl::initialize_device_buffers",
 ];
 
-/// The rules; the first that fits counts. A function is named by the end of its qualified name.
-const RULES: [(Origin, Sign); 12] = [
-    // Where only owning buffers come by: a member's birth has the stack of its mesh's buffer, if that
-    // came right before it.
+/// The rules; the first one that matches applies. A function is given by the end of its qualified name.
+const RULES: [(Origin, Condition); 12] = [
+    // Only owning buffers get here. A non-owning one with this stack is a mesh member whose creation has the
+    // stack of the mesh's allocation right before it.
     (
         Origin::MeshMember,
-        Sign::NonOwningAt("GraphTracker::track_allocate"),
+        Condition::NonOwningInnermost("GraphTracker::track_allocate"),
     ),
-    // Sub-regions, for reads and writes in parts.
+    // Sub-regions of a buffer, for reads and writes in parts.
     (
         Origin::View,
-        Sign::NonOwningIn(&["Buffer::view", "BufferImpl::view"]),
+        Condition::NonOwningUnder(&["Buffer::view", "BufferImpl::view"]),
     ),
-    // Tensors that lie in another one's memory: a mesh's buffer at that address, which is nothing but
-    // its members. `reshape`, `slice` and others come to the first, or make a tensor of their own.
+    // Tensors in another tensor's memory: TT-Metal makes a mesh's buffer at that address, but creates only the
+    // buffers of its members. `reshape`, `slice` and others call the first of these, or make a new tensor.
     (
         Origin::View,
-        Sign::NonOwningBy(&[
+        Condition::NonOwningMadeBy(&[
             "tt_metal::view",
             "(anonymous namespace)::view_device",
             "ttnn::experimental::view",
             "ttnn::narrow",
         ]),
     ),
-    // One for each member, at the address of the mesh's own buffer. In `create` where the compiler
-    // inlined the other.
+    // One for each member, at the address of the mesh's own buffer. `create` is on the stack where the compiler
+    // inlined `initialize_device_buffers`.
     (
         Origin::MeshMember,
-        Sign::NonOwningIn(&[
+        Condition::NonOwningUnder(&[
             "MeshBuffer::initialize_device_buffers",
             "MeshBufferImpl::initialize_device_buffers",
             "MeshBuffer::create",
         ]),
     ),
-    // When a program is first enqueued; the mesh's, then (up to slow dispatch) a chip's.
+    // When a program is first enqueued: the first two functions make a mesh's buffer, the others a chip's.
     (
         Origin::Program,
-        Sign::In(&[
+        Condition::Under(&[
             "MeshWorkload::load_binaries",
             "MeshWorkloadImpl::load_binaries",
             "ProgramImpl::allocate_kernel_bin_buf_on_device",
             "Program::allocate_kernel_bin_buf_on_device",
         ]),
     ),
-    // Also in DRAM, if a device has no trace region.
+    // Traces are also in DRAM, if a device has no trace region.
     (
         Origin::Trace,
-        Sign::In(&[
+        Condition::Under(&[
             "MeshTrace::populate_mesh_buffer",
             "Trace::initialize_buffer",
             "CommandListBuilderImpl::allocate_and_commit",
@@ -161,15 +149,15 @@ const RULES: [(Origin, Sign); 12] = [
     ),
     (
         Origin::Semaphore,
-        Sign::In(&[
+        Condition::Under(&[
             "GlobalSemaphore::setup_buffer",
             "GlobalSemaphoreImpl::setup_buffer",
         ]),
     ),
-    // The cross-node dataflow buffer is its successor.
+    // The cross-node dataflow buffer is the successor of the global circular buffer.
     (
         Origin::GlobalCircularBuffer,
-        Sign::In(&[
+        Condition::Under(&[
             "GlobalCircularBuffer::setup_cb_buffers",
             "GlobalCircularBufferImpl::setup_cb_buffers",
             "CrossNodeDFB::setup_buffers",
@@ -178,7 +166,7 @@ const RULES: [(Origin, Sign); 12] = [
     ),
     (
         Origin::System,
-        Sign::In(&[
+        Condition::Under(&[
             "create_socket_config_buffer",
             "create_socket_data_buffer",
             "H2DSocket::init_config_buffer",
@@ -188,23 +176,28 @@ const RULES: [(Origin, Sign); 12] = [
             "D2HStreamService::D2HStreamService",
         ]),
     ),
-    // The others call the first one, and are what is left where a compiler inlines it.
+    // The others call the first one; they are on the stack even where a compiler inlines it.
     (
         Origin::Tensor,
-        Sign::In(&[
+        Condition::Under(&[
             "tensor_impl::allocate_device_buffer",
             "tt_metal::create_device_tensor",
             "tt_metal::allocate_mesh_tensor_on_device_with_topology",
         ]),
     ),
-    // Only traces lie there. A non-owning one is a member's or a view, but nobody knows which.
-    (Origin::Trace, Sign::OwningOf(BufferType::Trace)),
-    // The host's huge pages: the command queues'.
-    (Origin::System, Sign::Of(BufferType::SystemMemory)),
+    // Only traces lie there. A non-owning buffer there is a member or a view; which of them is unknown.
+    (Origin::Trace, Condition::OwningIn(BufferType::Trace)),
+    // The host's huge pages, which the command queues use.
+    (Origin::System, Condition::In(BufferType::SystemMemory)),
 ];
 
-/// What a buffer is for, as far as its type, whether it owns memory, and the stack of its birth tell.
-pub fn origin(buffer_type: BufferType, ownership: Ownership, stack: Option<&Stack>) -> Origin {
+/// What a buffer is for, derived from its type of memory, its ownership, and the stack of its allocation or
+/// creation.
+pub(crate) fn origin(
+    buffer_type: BufferType,
+    ownership: Ownership,
+    stack: Option<&Stack>,
+) -> Origin {
     let names: Vec<String> = stack
         .into_iter()
         .flat_map(|stack| &stack.frames)
@@ -215,20 +208,20 @@ pub fn origin(buffer_type: BufferType, ownership: Ownership, stack: Option<&Stac
     let is_one_of = |name: &String, functions: &[&str]| {
         functions.iter().any(|function| ends_in(name, function))
     };
-    let among = |functions: &[&str]| names.iter().any(|name| is_one_of(name, functions));
-    let had_it_made = names.iter().find(|name| !is_one_of(name, &MAKERS));
+    let is_under = |functions: &[&str]| names.iter().any(|name| is_one_of(name, functions));
+    let made_by = names.iter().find(|name| !is_one_of(name, &MAKERS));
     let owning = ownership == Ownership::Owning;
-    let rule = RULES.iter().find(|(_, sign)| match sign {
-        Sign::NonOwningAt(function) => {
+    let rule = RULES.iter().find(|(_, condition)| match condition {
+        Condition::NonOwningInnermost(function) => {
             !owning && names.first().is_some_and(|name| ends_in(name, function))
         }
-        Sign::NonOwningBy(functions) => {
-            !owning && had_it_made.is_some_and(|name| is_one_of(name, functions))
+        Condition::NonOwningMadeBy(functions) => {
+            !owning && made_by.is_some_and(|name| is_one_of(name, functions))
         }
-        Sign::NonOwningIn(functions) => !owning && among(functions),
-        Sign::In(functions) => among(functions),
-        Sign::OwningOf(memory) => owning && buffer_type == *memory,
-        Sign::Of(memory) => buffer_type == *memory,
+        Condition::NonOwningUnder(functions) => !owning && is_under(functions),
+        Condition::Under(functions) => is_under(functions),
+        Condition::OwningIn(memory) => owning && buffer_type == *memory,
+        Condition::In(memory) => buffer_type == *memory,
     });
     rule.map_or(Origin::Unknown, |(origin, _)| *origin)
 }
@@ -236,7 +229,7 @@ pub fn origin(buffer_type: BufferType, ownership: Ownership, stack: Option<&Stac
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stack::Frame;
+    use crate::frame::Frame;
 
     const BOTH: [Ownership; 2] = [Ownership::Owning, Ownership::NonOwning];
 
@@ -251,7 +244,7 @@ mod tests {
         }
     }
 
-    /// What an owning and a non-owning buffer are for that are born under these functions.
+    /// The origins of an owning and a non-owning buffer with these functions on their stacks.
     fn origins(functions: &[&str]) -> [Origin; 2] {
         let stack = Stack {
             frames: functions.iter().copied().map(native).collect(),
@@ -295,9 +288,9 @@ mod tests {
         }
     }
 
-    /// As on the stacks of 0.81.1, 0.77.0 and of both where what can be inlined is.
+    /// The stacks are those of 0.81.1, of 0.77.0, and of both with all inlined that can be.
     #[test]
-    fn a_tensor_in_anothers_memory() {
+    fn a_tensor_in_another_tensors_memory_is_a_view() {
         for functions in [
             &[
                 "tt::tt_metal::(anonymous namespace)::view_device(ttnn::Tensor const&)",
@@ -325,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tensor_that_is_made_because_it_cant_lie_in_anothers_memory() {
+    fn a_tensor_that_cannot_lie_in_another_tensors_memory_is_a_tensor() {
         let narrow = "ttnn::narrow(ttnn::Tensor const&, int, int, unsigned int)";
         let tensor =
             "tt::tt_metal::tensor_impl::allocate_device_buffer(tt::tt_metal::TensorSpec const&)";
@@ -340,13 +333,13 @@ mod tests {
     }
 
     #[test]
-    fn a_member_with_the_stack_of_its_meshs_buffer() {
+    fn a_member_with_the_stack_of_its_meshs_buffer_is_a_member() {
         let track = "tt::tt_metal::GraphTracker::track_allocate(tt::tt_metal::Buffer const*)";
         let tensor =
             "tt::tt_metal::tensor_impl::allocate_device_buffer(tt::tt_metal::TensorSpec const&)";
         let setup = "tt::tt_metal::GlobalSemaphoreImpl::setup_buffer(BufferType)";
         for (functions, of_mesh) in [
-            // Also where a compiler inlined what is between.
+            // In the next ones a compiler inlined what is between.
             (&[track, CREATE, ON_MESH, tensor][..], Origin::Tensor),
             (&[track, CREATE, tensor], Origin::Tensor),
             (&[track, setup], Origin::Semaphore),
@@ -365,7 +358,7 @@ mod tests {
             "tt::tt_metal::detail::ProgramImpl::allocate_kernel_bin_buf_on_device(IDevice*)",
         ] {
             assert_eq!(origins(&[CREATE, function]), [Origin::Program; 2]);
-            // On each member, too.
+            // On each member chip there is a member of the mesh's buffer.
             assert_eq!(
                 origins(&[CREATE, MEMBERS, ON_MESH, function])[1],
                 Origin::MeshMember
@@ -374,58 +367,54 @@ mod tests {
     }
 
     #[test]
-    fn a_trace() {
-        for function in [
-            "tt::tt_metal::distributed::MeshTrace::populate_mesh_buffer(MeshCommandQueue&)",
-            "tt::tt_metal::Trace::initialize_buffer()",
-            "tt::tt_metal::experimental::detail::CommandListBuilderImpl::allocate_and_commit() const",
+    fn a_function_that_makes_buffers_gives_their_origin() {
+        for (expected, functions) in [
+            (
+                Origin::Trace,
+                &[
+                    "tt::tt_metal::distributed::MeshTrace::populate_mesh_buffer(MeshCommandQueue&)",
+                    "tt::tt_metal::Trace::initialize_buffer()",
+                    "tt::tt_metal::experimental::detail::CommandListBuilderImpl::allocate_and_commit() const",
+                ][..],
+            ),
+            (
+                Origin::Semaphore,
+                &[
+                    "tt::tt_metal::GlobalSemaphore::setup_buffer(unsigned int, BufferType)",
+                    "tt::tt_metal::GlobalSemaphoreImpl::setup_buffer(std::optional<unsigned int>, BufferType)",
+                ],
+            ),
+            (
+                Origin::GlobalCircularBuffer,
+                &[
+                    "tt::tt_metal::experimental::GlobalCircularBuffer::setup_cb_buffers(BufferType)",
+                    "tt::tt_metal::experimental::GlobalCircularBufferImpl::setup_cb_buffers(BufferType)",
+                    "tt::tt_metal::experimental::CrossNodeDFB::setup_buffers(BufferType)",
+                    "tt::tt_metal::experimental::CrossNodeDFB::allocate_config_buffer(BufferType)",
+                ],
+            ),
+            (
+                Origin::System,
+                &[
+                    "tt::tt_metal::distributed::create_socket_config_buffer(SocketConfig const&)",
+                    "tt::tt_metal::distributed::create_socket_data_buffer(SocketConfig const&)",
+                    "tt::tt_metal::distributed::H2DSocket::init_config_buffer(MeshDevice const&)",
+                    "tt::tt_metal::distributed::H2DSocket::init_data_buffer(MeshDevice const&, unsigned int)",
+                    "tt::tt_metal::distributed::D2HSocket::init_config_buffer(MeshDevice const&)",
+                    "tt::tt_metal::H2DStreamService::H2DStreamService(MeshDevice const&)",
+                    "tt::tt_metal::D2HStreamService::D2HStreamService(MeshDevice const&)",
+                ],
+            ),
         ] {
-            assert_eq!(origins(&[CREATE, ON_MESH, function])[0], Origin::Trace);
+            for function in functions {
+                let [owning, _] = origins(&[CREATE, ON_MESH, function]);
+                assert_eq!(owning, expected, "{function}");
+            }
         }
     }
 
     #[test]
-    fn a_global_semaphore() {
-        for function in [
-            "tt::tt_metal::GlobalSemaphore::setup_buffer(unsigned int, BufferType)",
-            "tt::tt_metal::GlobalSemaphoreImpl::setup_buffer(std::optional<unsigned int>, BufferType)",
-        ] {
-            assert_eq!(origins(&[CREATE, ON_MESH, function])[0], Origin::Semaphore);
-        }
-    }
-
-    #[test]
-    fn a_global_circular_buffer() {
-        for function in [
-            "tt::tt_metal::experimental::GlobalCircularBuffer::setup_cb_buffers(BufferType)",
-            "tt::tt_metal::experimental::GlobalCircularBufferImpl::setup_cb_buffers(BufferType)",
-            "tt::tt_metal::experimental::CrossNodeDFB::setup_buffers(BufferType)",
-            "tt::tt_metal::experimental::CrossNodeDFB::allocate_config_buffer(BufferType)",
-        ] {
-            assert_eq!(
-                origins(&[CREATE, ON_MESH, function])[0],
-                Origin::GlobalCircularBuffer
-            );
-        }
-    }
-
-    #[test]
-    fn the_runtimes_own() {
-        for function in [
-            "tt::tt_metal::distributed::create_socket_config_buffer(SocketConfig const&)",
-            "tt::tt_metal::distributed::create_socket_data_buffer(SocketConfig const&)",
-            "tt::tt_metal::distributed::H2DSocket::init_config_buffer(MeshDevice const&)",
-            "tt::tt_metal::distributed::H2DSocket::init_data_buffer(MeshDevice const&, unsigned int)",
-            "tt::tt_metal::distributed::D2HSocket::init_config_buffer(MeshDevice const&)",
-            "tt::tt_metal::H2DStreamService::H2DStreamService(MeshDevice const&)",
-            "tt::tt_metal::D2HStreamService::D2HStreamService(MeshDevice const&)",
-        ] {
-            assert_eq!(origins(&[CREATE, ON_MESH, function])[0], Origin::System);
-        }
-    }
-
-    #[test]
-    fn an_operation_that_makes_a_program_makes_no_tensor_by_that() {
+    fn a_programs_binaries_are_no_tensor_of_the_operation_that_made_the_program() {
         let functions = [
             CREATE,
             ON_MESH,
@@ -436,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_stack_the_type_of_memory_may_tell() {
+    fn without_a_stack_the_type_of_memory_may_give_the_origin() {
         let of = |buffer_type| BOTH.map(|ownership| origin(buffer_type, ownership, None));
         assert_eq!(of(BufferType::Trace), [Origin::Trace, Origin::Unknown]);
         assert_eq!(of(BufferType::SystemMemory), [Origin::System; 2]);
@@ -444,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_rule_knows_is_unknown() {
+    fn without_a_matching_rule_the_origin_is_unknown() {
         assert_eq!(origins(&[CREATE, ON_MESH, "main"])[0], Origin::Unknown);
         assert_eq!(origins(&[]), [Origin::Unknown; 2]);
         let python = Frame {

@@ -1,4 +1,4 @@
-//! `cargo xtask ci`: what a change must pass.
+//! `cargo xtask ci`: the checks that every change must pass.
 
 use std::{
     path::PathBuf,
@@ -15,34 +15,44 @@ use crate::{
 
 const TYPOS_VERSION: &str = "1.52.0";
 
-/// Check formatting, lints, spelling and the committed eBPF object, then run all tests.
+/// Check formatting, spelling, lints, documentation and the committed eBPF object, then run all tests.
 ///
-/// Run it before a push; .ci/run does the same.
+/// Run it before a push. .ci/run does the same.
 #[derive(clap::Args)]
-pub struct Options {
-    /// Leave the tests out, for `cargo xtask test` to run them.
+pub(crate) struct Options {
+    /// Leave the tests out; `cargo xtask test` runs them.
     #[arg(long)]
     no_tests: bool,
 }
 
-pub fn main(progress: &Progress, options: &Options) -> Result<ExitCode> {
+pub(crate) fn main(progress: &Progress, options: &Options) -> Result<ExitCode> {
     progress.step("formatting", |step| {
         step.run(sh::cargo().args(["fmt", "--all", "--check"]))
             .context("run `cargo fmt`")
     })?;
     progress.step("spelling", spelling)?;
-    // tracer-ebpf is no default member: rustc's own lints see it in the eBPF build.
+    // tracer-ebpf is no default member: it compiles for the BPF target only, and is linted with its build.
     progress.step("lints", |step| {
         step.run(sh::cargo().args([
             "clippy",
             "--all-targets",
+            // The feature `tape`, too, which nothing else here builds.
+            "--all-features",
             "--locked",
             "--",
             "--deny",
             "warnings",
         ]))
     })?;
+    progress.step("documentation", |step| {
+        step.run(
+            sh::cargo()
+                .args(["doc", "--no-deps", "--document-private-items", "--locked"])
+                .env("RUSTDOCFLAGS", "-D warnings"),
+        )
+    })?;
     ebpf::main(progress, &ebpf::Options::check())?;
+    ebpf::lint(progress)?;
     if options.no_tests {
         return Ok(ExitCode::SUCCESS);
     }
@@ -52,10 +62,10 @@ pub fn main(progress: &Progress, options: &Options) -> Result<ExitCode> {
 fn spelling(step: &Step) -> Result<()> {
     let typos = install_typos(step)?;
     step.run(Command::new(typos).current_dir(sh::root()))
-        .context("correct the words, or list those that are right in typos.toml")
+        .context("correct the words, or list the correct ones in typos.toml")
 }
 
-/// From PyPI: a ready binary, where `cargo install typos-cli` would build for minutes.
+/// Installs typos from PyPI, which has a binary: `cargo install typos-cli` would build for minutes.
 fn install_typos(step: &Step) -> Result<PathBuf> {
     let venv = sh::target_dir().join("xtask/typos");
     let typos = venv.join("bin/typos");

@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: from a clean clone to a traced process, in one command.
+//! `cargo xtask demo`: from a clean clone to a traced process in one command.
 
 use std::{
     fs::{self, File},
@@ -17,7 +17,7 @@ use crate::{
     ttnn::{self, RELEASES},
 };
 
-/// What the C++ target is told to do where the real ttnn can't be had.
+/// The commands for the C++ target, where there is no Python for the real ttnn.
 const TARGET_COMMANDS: &str = "mesh 1\n\
                                alloc DRAM 524288 2048\n\
                                alloc DRAM 1048576 2048\n\
@@ -29,13 +29,13 @@ const TARGET_COMMANDS: &str = "mesh 1\n\
 /// Build tt-memtrace and trace the real ttnn with it, on a mock device.
 ///
 /// Builds the release binary, fetches ttnn 0.81.1, runs tests/mock-ttnn/workload.py on a mock
-/// Wormhole n150 under `tt-memtrace run` and shows what it saw. Tracing needs root: that one step
-/// runs by sudo when you are not. Without CPython 3.10 or 3.12 the small C++ target of the tests is
-/// traced instead.
+/// Wormhole n150 under `tt-memtrace run`, and shows the table. Tracing needs root: that step runs by
+/// sudo if you are not root. Without CPython 3.10 or 3.12 it traces the small C++ target of the tests
+/// instead.
 #[derive(clap::Args)]
-pub struct Options {}
+pub(crate) struct Options {}
 
-pub fn main(progress: &Progress, _: &Options) -> Result<()> {
+pub(crate) fn main(progress: &Progress, _: &Options) -> Result<()> {
     let (tracer, workload) = thread::scope(|scope| {
         let workload = scope.spawn(|| Workload::prepare(progress));
         let tracer = program::tracer(progress);
@@ -54,10 +54,10 @@ pub fn main(progress: &Progress, _: &Options) -> Result<()> {
     let result = workload.trace(&tracer, &dir, &summary);
     sh::give_back(&[dir.clone(), sh::target_dir().join("ttnn")])?;
     result?;
-    tell(&summary)?;
+    check(&summary)?;
     println!("\nThe JSON summary: {}", summary.display());
     println!(
-        "What the workload itself printed: {}",
+        "The workload's own output: {}",
         dir.join("workload.txt").display()
     );
     Ok(())
@@ -99,7 +99,7 @@ impl Workload {
         match self {
             Self::Ttnn { python } => command
                 .arg(python)
-                // As root under sudo it would leave files that the user can't remove.
+                // Without bytecode: under sudo its files would be root's.
                 .arg("-B")
                 .arg(mock.join("workload.py"))
                 .arg(mock.join("wormhole_n150.yaml"))
@@ -127,14 +127,14 @@ fn run(command: &mut Command, dir: &Path) -> Result<()> {
         .with_context(|| format!("can't start `{}`", sh::show(command)))?;
     ensure!(
         status.success(),
-        "that failed ({status}); `tt-memtrace check` may say why. The workload's output is in {}",
+        "the trace failed ({status}); `tt-memtrace check` may report why. The workload's output is in {}",
         dir.display()
     );
     Ok(())
 }
 
-/// Reads the summary back: a demo that traced nothing has failed.
-fn tell(summary: &Path) -> Result<()> {
+/// Fails if the summary has no allocation.
+fn check(summary: &Path) -> Result<()> {
     let text = fs::read(summary).with_context(|| format!("read {}", summary.display()))?;
     let json: Value =
         serde_json::from_slice(&text).with_context(|| format!("parse {}", summary.display()))?;

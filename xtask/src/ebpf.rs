@@ -1,10 +1,10 @@
 //! `cargo xtask ebpf`: the in-kernel programs, from `tracer-ebpf` to `tracer/bpf/tracer.bpf.o`.
 //!
-//! The object is committed, so that `cargo build` needs stable Rust alone, and CI proves that it is
-//! what the source gives: the build is the same bit for bit wherever it runs.
+//! The object is committed, so that `cargo build` needs only stable Rust. The build is reproducible, and CI checks that
+//! it produces the committed object bit for bit.
 //!
-//! The compiler is Debian's `rustc-web`: its package `libstd-rust-web-dev-bpf` has a ready `core`
-//! for `bpfel-unknown-none`, so neither a nightly nor `-Zbuild-std` is needed. The linker is
+//! The compiler is Debian's `rustc-web`: its package `libstd-rust-web-dev-bpf` has a compiled `core`
+//! for `bpfel-unknown-none`, so the build needs neither a nightly nor `-Zbuild-std`. The linker is
 //! `bpf-linker`, built against that compiler's LLVM. rustup's toolchain stays the default one.
 
 use std::{
@@ -24,14 +24,20 @@ use crate::{
 const TARGET: &str = "bpfel-unknown-none";
 const LINKER_VERSION: &str = "0.13.0";
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+const DEBIAN_CLIPPY: &str = "/usr/bin/clippy-driver";
+/// `RUSTC_BOOTSTRAP`: aya-ebpf and our own crate use one unstable feature, asm_experimental_arch. A stable compiler
+/// then allows it, in these two crates only.
+const BOOTSTRAP: &str = "aya_ebpf,tracer";
+/// The layout of `pt_regs` that aya-ebpf uses.
+const BPF_ARCH: &str = "--cfg=bpf_target_arch=\"x86_64\"";
 
 /// Build the in-kernel programs into tracer/bpf/tracer.bpf.o.
 ///
-/// Sets up what is missing: Debian's rustc-web and libstd-rust-web-dev-bpf (by apt, as root or with
+/// Installs what is missing: Debian's rustc-web and libstd-rust-web-dev-bpf (by apt, as root or with
 /// sudo) and bpf-linker (into ~/.local/share/tt-memtrace-bpf, half a minute). Commit the object
 /// together with the source it was built from.
 #[derive(clap::Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// Rebuild elsewhere, and fail if the result isn't byte for byte the committed object.
     #[arg(long)]
     check: bool,
@@ -39,12 +45,12 @@ pub struct Options {
 
 impl Options {
     /// `--check`.
-    pub fn check() -> Self {
+    pub(crate) fn check() -> Self {
         Self { check: true }
     }
 }
 
-pub fn main(progress: &Progress, options: &Options) -> Result<()> {
+pub(crate) fn main(progress: &Progress, options: &Options) -> Result<()> {
     let tools = progress.step("eBPF tools", Tools::set_up)?;
     let object = sh::root().join("tracer/bpf/tracer.bpf.o");
     if options.check {
@@ -56,7 +62,7 @@ pub fn main(progress: &Progress, options: &Options) -> Result<()> {
             let built = tools.build(step, &sh::target_dir().join("ebpf"))?;
             let dir = object.parent().context("the object's folder")?;
             fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
-            // Only a change touches the file: cargo rebuilds what embeds it.
+            // An unchanged file is not written, since cargo would rebuild what embeds it.
             if fs::read(&object).is_ok_and(|old| old == built) {
                 step.say(&format!("{} is up to date", object.display()));
             } else {
@@ -67,6 +73,33 @@ pub fn main(progress: &Progress, options: &Options) -> Result<()> {
             Ok(())
         })
     }
+}
+
+/// Runs clippy on the in-kernel programs, which compile only for the BPF target: with Debian's compiler, like
+/// the build.
+pub(crate) fn lint(progress: &Progress) -> Result<()> {
+    progress.step("eBPF lints", |step| {
+        install_compiler(step)?;
+        if !Path::new(DEBIAN_CLIPPY).exists() {
+            sh::apt_install(step, &["rust-web-clippy"])?;
+        }
+        step.run(
+            // What `cargo clippy` does, which would use the clippy of rustup's toolchain.
+            sh::cargo()
+                .args(["check", "--package", "tracer-ebpf", "--bin", "tracer"])
+                .args(["--release", "--locked", "--target", TARGET, "--target-dir"])
+                .arg(sh::target_dir().join("ebpf-lints"))
+                .env("RUSTC", DEBIAN_RUSTC)
+                .env("RUSTC_WORKSPACE_WRAPPER", DEBIAN_CLIPPY)
+                .env_remove("RUSTC_WRAPPER")
+                .env_remove("RUSTFLAGS")
+                .env("RUSTC_BOOTSTRAP", BOOTSTRAP)
+                .env(
+                    "CARGO_ENCODED_RUSTFLAGS",
+                    [BPF_ARCH, "--deny=warnings"].join("\x1f"),
+                ),
+        )
+    })
 }
 
 fn check(step: &Step, tools: &Tools, object: &Path) -> Result<()> {
@@ -103,7 +136,7 @@ fn check(step: &Step, tools: &Tools, object: &Path) -> Result<()> {
 struct Tools {
     /// First line of `rustc -vV`.
     version: String,
-    /// Its release, which names the folder of core's sources in the object.
+    /// The compiler's release, which is in the path of core's sources that the object contains.
     release: String,
     /// The folder with `bpf-linker`.
     bin: PathBuf,
@@ -111,16 +144,7 @@ struct Tools {
 
 impl Tools {
     fn set_up(step: &Step) -> Result<Self> {
-        if !has_bpf_core() {
-            sh::apt_install(step, &["rustc-web", "libstd-rust-web-dev-bpf"]).context(
-                "the eBPF object is built with Debian 12's rustc-web; on another system build it \
-                 in a debian:12 container",
-            )?;
-            ensure!(
-                has_bpf_core(),
-                "{DEBIAN_RUSTC} has no core for {TARGET}: is it Debian's rustc-web?"
-            );
-        }
+        install_compiler(step)?;
         let verbose = sh::output(debian_rustc().arg("-vV"))?;
         let field = |name: &str| {
             verbose
@@ -141,8 +165,7 @@ impl Tools {
         let root = fs::canonicalize(sh::root()).context("find the workspace")?;
         fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
         let dir = &fs::canonicalize(dir)?;
-        // From scratch, proc macros aside: what was built when the sources lay elsewhere would bring
-        // its old paths along.
+        // Build everything but proc macros anew: earlier results contain old paths if the sources lay elsewhere.
         let stale = dir.join(TARGET);
         if stale.exists() {
             fs::remove_dir_all(&stale).with_context(|| format!("remove {}", stale.display()))?;
@@ -159,9 +182,7 @@ impl Tools {
                 .env("RUSTC", DEBIAN_RUSTC)
                 .env_remove("RUSTC_WRAPPER")
                 .env_remove("RUSTFLAGS")
-                // aya-ebpf and our own crate use one unstable feature, asm_experimental_arch; on a
-                // stable compiler it is allowed to these two alone.
-                .env("RUSTC_BOOTSTRAP", "aya_ebpf,tracer")
+                .env("RUSTC_BOOTSTRAP", BOOTSTRAP)
                 .env(
                     "CARGO_ENCODED_RUSTFLAGS",
                     self.flags(&root, dir)?.join("\x1f"),
@@ -181,13 +202,14 @@ impl Tools {
         Ok(vec![
             "-Cdebuginfo=2".to_owned(),
             "-Clink-arg=--btf".to_owned(),
-            "--cfg=bpf_target_arch=\"x86_64\"".to_owned(),
-            // The line information in the object names source files. The last match counts.
+            BPF_ARCH.to_owned(),
+            // The object's line information contains paths of source files. Of several matching prefixes the last
+            // one applies.
             remap(root, "/src"),
             remap(&registry, "/cargo"),
             remap(dir, "/target"),
-            // Where core's sources lie if Debian's rust-web-src is installed; without it the object
-            // names their place in Debian's build.
+            // The path of core's sources if Debian's rust-web-src is installed. Without that package the object
+            // contains their path in Debian's build.
             remap(
                 &Path::new(&sysroot).join("lib/rustlib/src/rust"),
                 &format!("/usr/src/rustc-{}", self.release),
@@ -196,11 +218,26 @@ impl Tools {
     }
 }
 
-/// Debian's compiler, without the libraries of the toolchain that runs us.
+/// Debian's compiler, without the libraries of the toolchain that runs xtask.
 fn debian_rustc() -> Command {
     let mut command = Command::new(DEBIAN_RUSTC);
     command.env_remove("LD_LIBRARY_PATH");
     command
+}
+
+fn install_compiler(step: &Step) -> Result<()> {
+    if has_bpf_core() {
+        return Ok(());
+    }
+    sh::apt_install(step, &["rustc-web", "libstd-rust-web-dev-bpf"]).context(
+        "the eBPF object is built with Debian 12's rustc-web; on another system build it in a \
+         debian:12 container",
+    )?;
+    ensure!(
+        has_bpf_core(),
+        "{DEBIAN_RUSTC} has no core for {TARGET}: is it Debian's rustc-web?"
+    );
+    Ok(())
 }
 
 fn has_bpf_core() -> bool {
@@ -215,12 +252,12 @@ fn has_bpf_core() -> bool {
     })
 }
 
-/// Sets up `bpf-linker` against the LLVM of that version, and returns its folder.
+/// Builds `bpf-linker` against the LLVM of that version if it is missing, and returns its folder.
 fn linker(step: &Step, llvm: &str) -> Result<PathBuf> {
     // 22.1.8 → libLLVM.so.22.1
     let mut parts = llvm.split('.');
     let (Some(major), Some(minor)) = (parts.next(), parts.next()) else {
-        bail!("LLVM's version is {llvm:?}?");
+        bail!("rustc reports the LLVM version {llvm:?}, which has no minor number");
     };
     let library = shared_library(&format!("libLLVM.so.{major}.{minor}"))?;
 
@@ -280,7 +317,7 @@ fn shared_library(name: &str) -> Result<PathBuf> {
 
 /// The object without debug sections; its BTF stays.
 fn strip(step: &Step, object: &Path, dir: &Path) -> Result<Vec<u8>> {
-    // rust-objcopy comes with every rustup toolchain; it finds its libLLVM only when told.
+    // rust-objcopy comes with every rustup toolchain, but finds its libLLVM only through LD_LIBRARY_PATH.
     let print = |what| sh::output(sh::toolchain_rustc().args(["--print", what]));
     let sysroot = PathBuf::from(print("sysroot")?);
     let objcopy = sysroot

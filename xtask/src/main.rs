@@ -1,7 +1,14 @@
-//! `cargo xtask`: everything that is done to this repository rather than by it.
+//! `cargo xtask`: building, testing and measuring this repository.
 //!
-//! Each command sets up what it needs, can be stopped and run again, and says what to do when it
-//! can't go on. Long output goes to a log under `target/xtask/`; what went wrong is shown.
+//! Each command installs what it needs, can be stopped and run again, and reports what to do when it
+//! can't go on. The output of the programs that it runs goes to logs under `target/xtask/`; if one
+//! fails, the end of its log is shown.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command for people"
+)]
 
 mod bench;
 mod ci;
@@ -12,6 +19,7 @@ mod progress;
 mod python;
 mod releases;
 mod sh;
+mod tape;
 mod test;
 mod totals;
 mod ttnn;
@@ -24,8 +32,8 @@ use progress::Progress;
 
 /// Build, demonstrate, test and measure tt-memtrace.
 ///
-/// Works on a Debian 12 or newer machine with rustup's stable Rust. What else a command needs it
-/// installs: packages by apt (as root, or by sudo), the rest under target/ and ~/.local/share.
+/// Works on Debian 12 or newer with rustup's stable Rust. Each command installs what else it needs:
+/// packages by apt (as root, or by sudo), everything else under target/ and ~/.local/share.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
 struct Arguments {
@@ -42,10 +50,11 @@ enum Command {
     Ebpf(ebpf::Options),
     Ttnn(ttnn::Options),
     Releases(releases::Options),
+    Tape(tape::Options),
 }
 
 fn main() -> ExitCode {
-    // Not returned from main: with RUST_BACKTRACE set that would print our own stack.
+    // Returning the error from main would print a backtrace of xtask with RUST_BACKTRACE set.
     run().unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
@@ -61,6 +70,7 @@ fn run() -> anyhow::Result<ExitCode> {
         Command::Bench(options) => bench::main(&progress, &options)?,
         Command::Ebpf(options) => ebpf::main(&progress, &options)?,
         Command::Releases(options) => return releases::main(&progress, &options),
+        Command::Tape(options) => tape::main(&progress, &options)?,
         Command::Ttnn(options) => ttnn::main(&progress, &options)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -1,4 +1,4 @@
-//! What the demo, the tests and the benchmark run: `tt-memtrace` and the C++ target.
+//! Builds the programs that the demo, the tests and the benchmark run: `tt-memtrace` and the C++ target.
 
 use std::{path::PathBuf, process::Command};
 
@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use crate::{progress::Progress, sh};
 
 /// Builds `tt-memtrace` in release and returns its path.
-pub fn tracer(progress: &Progress) -> Result<PathBuf> {
+pub(crate) fn tracer(progress: &Progress) -> Result<PathBuf> {
     progress.step("build tt-memtrace", |step| {
         step.run(sh::cargo().args(["build", "--release", "--package", "tt-memtrace"]))
     })?;
@@ -15,10 +15,10 @@ pub fn tracer(progress: &Progress) -> Result<PathBuf> {
 }
 
 /// Builds the small C++ program that exports TT-Metal's symbols, and returns its directory.
-pub fn cpp_target(progress: &Progress) -> Result<PathBuf> {
+pub(crate) fn cpp_target(progress: &Progress) -> Result<PathBuf> {
     let dir = sh::target_dir().join("cpp-target");
     progress.step("build the C++ target", |step| {
-        // TT-Metal's releases are built by clang, a user's own build by either.
+        // TT-Metal's releases are built with clang, users' own builds with clang or gcc.
         if sh::on_path("clang++").is_none() || sh::on_path("g++").is_none() {
             sh::apt_install(step, &["clang", "g++"])?;
         }

@@ -1,5 +1,5 @@
-//! What a person sees while a command works: a spinner per step with its time on a terminal, plain
-//! lines elsewhere. The output of the programs that a step runs goes to a log.
+//! Progress reports: on a terminal a spinner with the time of each step, elsewhere plain lines. The output of the
+//! programs that a step runs goes to a log.
 
 use std::{
     fs::{self, File},
@@ -16,26 +16,26 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::sh;
 
-/// Without a terminal, a step that takes long says this often that it lives.
+/// How often a long step reports that it is still running, without a terminal.
 const HEARTBEAT: Duration = Duration::from_secs(20);
 
-/// How many last lines of a failed program's output are shown.
+/// How many of the last lines of a failed program's output are shown.
 const TAIL: usize = 30;
 
-pub struct Progress {
-    /// `None` when stderr is no terminal.
+pub(crate) struct Progress {
+    /// `None` if stderr is no terminal.
     bars: Option<MultiProgress>,
 }
 
 impl Progress {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             bars: io::stderr().is_terminal().then(MultiProgress::new),
         }
     }
 
     /// Runs `work` as one named step. Steps may run in several threads at once.
-    pub fn step<T>(&self, name: &str, work: impl FnOnce(&Step) -> Result<T>) -> Result<T> {
+    pub(crate) fn step<T>(&self, name: &str, work: impl FnOnce(&Step) -> Result<T>) -> Result<T> {
         let started = Instant::now();
         let bar = self.bars.as_ref().map(|bars| {
             let bar = bars.add(ProgressBar::new_spinner());
@@ -79,40 +79,40 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
-/// A step under way.
-pub struct Step {
+/// A running step.
+pub(crate) struct Step {
     bar: Option<ProgressBar>,
     name: String,
     log: PathBuf,
 }
 
 impl Step {
-    /// Tells the reader what happens, in a line that stays.
-    pub fn say(&self, line: &str) {
+    /// Prints a line that stays on the terminal.
+    pub(crate) fn say(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.println(format!("  {line}")),
             None => eprintln!("    {line}"),
         }
     }
 
-    /// Tells how far the step has come.
-    pub fn tell(&self, message: &str) {
+    /// Shows how far the step has come.
+    pub(crate) fn report(&self, message: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(message.to_owned()),
             None => eprintln!("    {}: {message}", self.name),
         }
     }
 
-    /// Runs a command with its output in the step's log; when it fails, the error has the output's
-    /// last lines.
-    pub fn run(&self, command: &mut Command) -> Result<()> {
+    /// Runs a command with its output in the step's log. The error of a failed command has the last lines
+    /// of that output.
+    pub(crate) fn run(&self, command: &mut Command) -> Result<()> {
         let (reader, writer) = io::pipe().context("make a pipe")?;
         command.stdout(writer.try_clone()?).stderr(writer);
         self.follow(command, reader).map(drop)
     }
 
-    /// As `run`, but returns what the command prints on stdout.
-    pub fn output(&self, command: &mut Command) -> Result<String> {
+    /// Like `run`, but returns the command's stdout.
+    pub(crate) fn output(&self, command: &mut Command) -> Result<String> {
         let (reader, writer) = io::pipe().context("make a pipe")?;
         command.stdout(Stdio::piped()).stderr(writer);
         self.follow(command, reader)
@@ -130,7 +130,7 @@ impl Step {
             .stdin(Stdio::null())
             .spawn()
             .with_context(|| format!("can't start `{shown}`"))?;
-        // The command holds the pipe's writing ends: without this, no end of file.
+        // The command still holds the writing ends of the pipes: close them, or reading never ends.
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let stdout = child.stdout.take().map(|mut stdout| {
             thread::spawn(move || {
@@ -168,7 +168,7 @@ impl Step {
                 spoke = Instant::now();
             }
         }
-        let _ = copying.join();
+        copying.join().ok();
         let status = child
             .wait()
             .with_context(|| format!("wait for `{shown}`"))?;

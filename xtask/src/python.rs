@@ -1,4 +1,4 @@
-//! Which Python there is.
+//! Finds a suitable Python.
 
 use std::{collections::BTreeSet, env, fs, path::PathBuf, process::Command};
 
@@ -10,7 +10,7 @@ use crate::sh;
 const FOR_TTNN: [&str; 2] = ["3.10", "3.12"];
 
 /// A CPython that ttnn has wheels for, from PATH or pyenv's versions.
-pub fn for_ttnn() -> Option<PathBuf> {
+pub(crate) fn for_ttnn() -> Option<PathBuf> {
     let versions: Vec<String> = FOR_TTNN.iter().map(|v| v.replace('.', ", ")).collect();
     let condition = format!(
         "platform.python_implementation() == 'CPython' and sys.version_info[:2] in [({})]",
@@ -19,8 +19,8 @@ pub fn for_ttnn() -> Option<PathBuf> {
     find(&condition)
 }
 
-/// What to say where there is none.
-pub fn none_for_ttnn() -> anyhow::Error {
+/// The error where there is none.
+pub(crate) fn none_for_ttnn() -> anyhow::Error {
     let versions = FOR_TTNN.join(" or ");
     anyhow!(
         "no CPython {versions} with venv on PATH or in ~/.pyenv/versions, and ttnn has wheels for \
@@ -30,13 +30,13 @@ pub fn none_for_ttnn() -> anyhow::Error {
 }
 
 /// Any Python 3 that can make a virtual environment.
-pub fn any() -> Option<PathBuf> {
+pub(crate) fn any() -> Option<PathBuf> {
     find("sys.version_info >= (3, 8)")
 }
 
-/// The first Python that can make a virtual environment and where the condition holds. Each is run:
-/// pyenv's shims exist for versions that aren't active, and Debian's python has no `ensurepip`
-/// without its venv package.
+/// The first Python that can make a virtual environment and fulfils the condition. Each candidate is run to find
+/// out: pyenv has shims for versions that aren't active, and Debian's python has no `ensurepip` without its venv
+/// package.
 fn find(condition: &str) -> Option<PathBuf> {
     let code = format!("import ensurepip, platform, sys, venv; sys.exit(not ({condition}))");
     let on_path = FOR_TTNN
@@ -47,7 +47,7 @@ fn find(condition: &str) -> Option<PathBuf> {
     if let Some(home) = env::home_dir()
         && let Ok(versions) = fs::read_dir(home.join(".pyenv/versions"))
     {
-        // In order, so that one machine always takes the same.
+        // Sorted, so that a machine always uses the same one.
         let versions: BTreeSet<PathBuf> = versions.flatten().map(|entry| entry.path()).collect();
         candidates.extend(versions.into_iter().map(|dir| dir.join("bin/python")));
     }

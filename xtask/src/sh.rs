@@ -1,4 +1,4 @@
-//! Other programs: how they are started, and as whom.
+//! Runs other programs, as root where needed.
 
 use std::{
     env, fs,
@@ -14,13 +14,13 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::progress::Step;
 
 /// The top of the workspace.
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     manifest.parent().unwrap_or(manifest).to_owned()
 }
 
-/// The workspace's target directory, `CARGO_TARGET_DIR` honoured.
-pub fn target_dir() -> PathBuf {
+/// The workspace's target directory, or `CARGO_TARGET_DIR`.
+pub(crate) fn target_dir() -> PathBuf {
     match env::var_os("CARGO_TARGET_DIR") {
         Some(dir) => root().join(dir),
         None => root().join("target"),
@@ -28,14 +28,14 @@ pub fn target_dir() -> PathBuf {
 }
 
 /// Whether this process runs as root.
-pub fn is_root() -> Result<bool> {
+pub(crate) fn is_root() -> Result<bool> {
     Ok(fs::metadata("/proc/self").context("read /proc/self")?.uid() == 0)
 }
 
-/// `program`, to be run as root: by sudo when we are not.
+/// A command that runs `program` as root: by sudo if this process isn't root.
 ///
-/// Variables set on the command don't reach a program behind sudo: hand them over by `env`.
-pub fn as_root(program: &str) -> Result<Command> {
+/// sudo doesn't pass on variables that are set on the command: use `env` for them.
+pub(crate) fn as_root(program: &str) -> Result<Command> {
     if is_root()? {
         return Ok(Command::new(program));
     }
@@ -48,8 +48,8 @@ pub fn as_root(program: &str) -> Result<Command> {
     Ok(command)
 }
 
-/// Makes what a program under sudo left behind in `dirs` the user's again.
-pub fn give_back(dirs: &[PathBuf]) -> Result<()> {
+/// Makes the user the owner of the files in `dirs` that a program under sudo has left there.
+pub(crate) fn give_back(dirs: &[PathBuf]) -> Result<()> {
     if is_root()? {
         return Ok(());
     }
@@ -64,19 +64,19 @@ pub fn give_back(dirs: &[PathBuf]) -> Result<()> {
     .map(drop)
 }
 
-/// The first file of that name that PATH leads to.
-pub fn on_path(program: &str) -> Option<PathBuf> {
+/// The first file of that name in PATH.
+pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
     env::split_paths(&env::var_os("PATH")?)
         .map(|dir| dir.join(program))
         .find(|path| path.is_file())
 }
 
-/// A cargo that knows nothing of the `cargo run` that started us.
-pub fn cargo() -> Command {
+/// A cargo command without the environment of the `cargo run` that started xtask.
+pub(crate) fn cargo() -> Command {
     let mut command = Command::new("cargo");
     for (name, _) in env::vars_os() {
         let n = name.to_string_lossy();
-        // LD_LIBRARY_PATH: cargo puts the toolchain's own libraries there, wrong for another rustc.
+        // cargo puts the toolchain's own libraries into LD_LIBRARY_PATH, which are wrong for another rustc.
         if n.starts_with("CARGO_PKG_")
             || n.starts_with("CARGO_MANIFEST_")
             || matches!(
@@ -92,14 +92,14 @@ pub fn cargo() -> Command {
 }
 
 /// The compiler that builds this workspace.
-pub fn toolchain_rustc() -> Command {
+pub(crate) fn toolchain_rustc() -> Command {
     let mut command = Command::new("rustc");
     command.current_dir(root());
     command
 }
 
-/// What a command prints on stdout, trimmed; an error with its stderr when it fails.
-pub fn output(command: &mut Command) -> Result<String> {
+/// A command's stdout, trimmed. The error of a failed command has its stderr.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
     let shown = show(command);
     let output = command
         .output()
@@ -116,7 +116,7 @@ pub fn output(command: &mut Command) -> Result<String> {
 }
 
 /// A command as a person would type it.
-pub fn show(command: &Command) -> String {
+pub(crate) fn show(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words
         .map(|word| {
@@ -133,7 +133,7 @@ pub fn show(command: &Command) -> String {
 }
 
 /// Installs those of Debian's `packages` that are missing.
-pub fn apt_install(step: &Step, packages: &[&str]) -> Result<()> {
+pub(crate) fn apt_install(step: &Step, packages: &[&str]) -> Result<()> {
     let missing: Vec<&str> = packages
         .iter()
         .copied()
@@ -144,19 +144,19 @@ pub fn apt_install(step: &Step, packages: &[&str]) -> Result<()> {
     }
     if on_path("apt-get").is_none() {
         bail!(
-            "{} missing, and this system has no apt-get: install what Debian calls so, and run \
-             this again",
+            "missing: {}. This system has no apt-get: install what these Debian packages contain, and \
+             run this again",
             missing.join(", ")
         );
     }
     step.say(&format!("apt-get install {}", missing.join(" ")));
-    // dpkg's own lock is waited for by apt, the one on the package lists is not: another apt may
-    // run on a machine that has just been started.
+    // apt waits for dpkg's lock, but not for the lock on the package lists, which another apt may hold on a machine
+    // that has just started.
     for attempt in 0.. {
         match step.run(apt_get()?.args(["update"])) {
             Ok(()) => break,
             Err(error) if attempt == 10 => {
-                step.say(&format!("going on with old package lists: {error:#}"));
+                step.say(&format!("continuing with old package lists: {error:#}"));
                 break;
             }
             Err(_) => thread::sleep(Duration::from_secs(6)),
@@ -186,8 +186,8 @@ fn is_installed(package: &str) -> bool {
         .is_ok_and(|status| status == "installed")
 }
 
-/// FNV-1a, 64 bits: it has to notice a change, no more.
-pub fn fnv1a(bytes: &[u8]) -> u64 {
+/// FNV-1a with 64 bits, to notice changes of a file.
+pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: all tests, and one line that counts them.
+//! `cargo xtask test`: runs all tests, and prints one line with their number.
 
 use std::{
     env,
@@ -24,24 +24,24 @@ const WHOLE_PROGRAM: &str = "tt-memtrace-tests";
 /// Run all tests: the unit tests, and the whole-program tests on the real ttnn.
 ///
 /// Builds the release binary, fetches ttnn 0.81.1, 0.77.0 and 0.66.0 and the libraries of six more
-/// releases, builds the C++ target, and runs everything. The whole-program tests need root: they run by sudo when you are not. The last line
-/// counts: `N passed, N failed`.
+/// releases, builds the C++ target, and runs everything. The whole-program tests need root: they run
+/// by sudo if you are not root. The last line has the totals: `N passed, N failed`.
 #[derive(clap::Args)]
-pub struct Options {
-    /// Only tests whose name contains this.
+pub(crate) struct Options {
+    /// Run only tests whose name contains this.
     filter: Option<String>,
 }
 
 impl Options {
     /// No filter.
-    pub fn all() -> Self {
+    pub(crate) fn all() -> Self {
         Self { filter: None }
     }
 }
 
-pub fn main(progress: &Progress, options: &Options) -> Result<ExitCode> {
+pub(crate) fn main(progress: &Progress, options: &Options) -> Result<ExitCode> {
     let environment = prepare(progress)?;
-    // Compiling first, so that a compile error isn't counted as a failed test.
+    // Compile first, so that a compile error isn't counted as a failed test.
     let unit = [
         "test",
         "--workspace",
@@ -67,7 +67,7 @@ pub fn main(progress: &Progress, options: &Options) -> Result<ExitCode> {
     }
     for program in &programs {
         println!("\n{}", test_name(program));
-        // Not by cargo: under sudo it would leave root's files in the target directory.
+        // Run the program itself: cargo under sudo would leave root's files in the target directory.
         let mut command = sh::as_root("env")?;
         command
             .args(
@@ -95,7 +95,7 @@ pub fn main(progress: &Progress, options: &Options) -> Result<ExitCode> {
     })
 }
 
-/// Sets up what the whole-program tests need, and returns the variables that tell them of it.
+/// Installs what the whole-program tests need, and returns the environment variables that name it.
 fn prepare(progress: &Progress) -> Result<Vec<(String, String)>> {
     let ci = env::var("CI").is_ok_and(|value| value == "true");
     if sh::on_path("gdb").is_none() {
@@ -129,12 +129,12 @@ fn prepare(progress: &Progress) -> Result<Vec<(String, String)>> {
             .unwrap_or_else(|_| Err(anyhow!("fetching libraries panicked")));
         Ok::<_, anyhow::Error>((tracer?, environments?, libraries?))
     })?;
-    // The tests would build it, but as root.
+    // Otherwise the tests would build it, as root.
     program::cpp_target(progress)?;
 
     let mut variables = vec![
         ("TT_MEMTRACE_BIN".to_owned(), text(&tracer)?),
-        // As root under sudo they would leave files that the user can't remove.
+        // Without bytecode: under sudo its files would be root's.
         ("PYTHONDONTWRITEBYTECODE".to_owned(), "1".to_owned()),
     ];
     for environment in environments {
@@ -153,8 +153,8 @@ fn prepare(progress: &Progress) -> Result<Vec<(String, String)>> {
     Ok(variables)
 }
 
-/// Tells the tests of a release: `TTNN_PYTHON_0_81_1` and its Python.
-pub fn variable(what: &str, version: &str, path: &Path) -> Result<(String, String)> {
+/// The environment variable that names a release to the tests, such as `TTNN_PYTHON_0_81_1`, and its value.
+pub(crate) fn variable(what: &str, version: &str, path: &Path) -> Result<(String, String)> {
     let version = version.replace('.', "_");
     Ok((format!("TTNN_{what}_{version}"), text(path)?))
 }
@@ -166,7 +166,7 @@ fn text(path: &Path) -> Result<String> {
 }
 
 /// Builds the whole-program tests.
-pub fn programs(progress: &Progress) -> Result<Vec<PathBuf>> {
+pub(crate) fn programs(progress: &Progress) -> Result<Vec<PathBuf>> {
     progress.step("build the whole-program tests", |step| {
         let messages = step.output(sh::cargo().args([
             "test",
@@ -197,7 +197,7 @@ fn test_programs(messages: &str) -> Result<Vec<PathBuf>> {
 }
 
 /// `ttnn_run` of `…/deps/ttnn_run-0123456789abcdef`.
-pub fn test_name(program: &Path) -> String {
+pub(crate) fn test_name(program: &Path) -> String {
     let name = program.file_name().unwrap_or_default().to_string_lossy();
     match name.rsplit_once('-') {
         Some((name, _)) => name.to_owned(),

@@ -1,4 +1,4 @@
-//! What test programs say of themselves, summed up.
+//! The results of several test programs, summed up.
 
 use std::{
     fmt,
@@ -10,9 +10,9 @@ use anyhow::{Context as _, Result};
 
 use crate::sh;
 
-/// What the test programs say of themselves, summed up.
+/// The results of several test programs, summed up.
 #[derive(Default)]
-pub struct Totals {
+pub(crate) struct Totals {
     pub passed: u64,
     pub failed: u64,
     ignored: u64,
@@ -20,8 +20,8 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Runs tests, hands on what they print and counts.
-    pub fn run(&mut self, command: &mut Command, mut to: impl io::Write) -> Result<()> {
+    /// Runs a test program, copies its output to `to`, and counts its results.
+    pub(crate) fn run(&mut self, command: &mut Command, mut to: impl io::Write) -> Result<()> {
         let shown = sh::show(command);
         let (reader, writer) = io::pipe().context("make a pipe")?;
         let mut child = command
@@ -30,7 +30,7 @@ impl Totals {
             .stderr(writer)
             .spawn()
             .with_context(|| format!("can't start `{shown}`"))?;
-        // The command holds the pipe's writing ends: without this, no end of file.
+        // The command still holds the writing ends of the pipe: close them, or reading never ends.
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let failed_before = self.failed;
         for line in BufReader::new(reader).split(b'\n') {
@@ -43,7 +43,7 @@ impl Totals {
         let status = child
             .wait()
             .with_context(|| format!("wait for `{shown}`"))?;
-        // A test program that was killed leaves no result.
+        // A test program that was killed prints no result.
         if !status.success() && self.failed == failed_before {
             self.failed += 1;
             self.failures.push(format!("`{shown}` ended with {status}"));
@@ -69,7 +69,7 @@ impl Totals {
             .strip_prefix("test ")
             .and_then(|rest| rest.strip_suffix(" ... FAILED"))
         {
-            // libtest-mimic fills names up to a column.
+            // libtest-mimic pads names to a column.
             self.failures.push(name.trim_end().to_owned());
         }
     }

@@ -1,51 +1,51 @@
-//! Functions of the library that tell what an allocator holds, for [`replay`](crate::replay).
+//! Functions of the library that return what an allocator holds, for [`replay`](crate::replay).
 //!
-//! What they return is fixed by their names and has been the same in every release since 0.62
-//! (`tt_metal/impl/allocator/allocator.hpp`, `mesh_device.hpp`); whether they return it through a
-//! hidden pointer is read from their code.
+//! Their results are fixed by their names and have been the same in every release since 0.62
+//! (`tt_metal/impl/allocator/allocator.hpp`, `mesh_device.hpp`).
 
 use super::{
-    AbiError, FreeList, Image,
-    derive::{ALLOCATORS, Deriver},
+    AbiError, FreeList, Image, Pointee,
+    deriver::Deriver,
     dwarf::Members,
     image::Function,
-    names,
+    names::{self, ALLOCATORS},
 };
 
-/// Virtual addresses of the functions, and what is needed to understand what they tell of.
+/// Virtual addresses of these functions, and what is needed to interpret the objects that they return.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Accessors {
-    /// In the vtable of any device, the offset in bytes of the function that returns a reference to
-    /// the `unique_ptr` with the device's allocator.
+pub(crate) struct Accessors {
+    /// Offset in bytes, in the vtable of any device, of the function that returns a reference to the
+    /// `unique_ptr` to the device's allocator.
     pub allocator_slot: u64,
-    /// `MeshDevice::get_devices()`: a `std::vector<IDevice*>`, through a hidden pointer.
+    /// `MeshDevice::get_devices()` returns a `std::vector<IDevice*>` through a hidden pointer.
     pub mesh_devices: u64,
-    /// `AllocatorImpl::get_allocated_buffers()`: a `std::unordered_set<Buffer*>`, through a hidden
+    /// `AllocatorImpl::get_allocated_buffers()` returns a `std::unordered_set<Buffer*>` through a hidden
     /// pointer.
     pub allocated_buffers: u64,
-    /// `AllocatorImpl::get_statistics(BufferType const&)`: four `size_t` and more, through a hidden
-    /// pointer: bytes in each bank; of these allocated; free; the largest free block.
+    /// `AllocatorImpl::get_statistics(BufferType const&)` returns, through a hidden pointer, four `size_t`
+    /// and more. The four are the bytes of one bank: in total, allocated, free, and in the largest free
+    /// block.
     pub statistics: u64,
     /// `AllocatorImpl::get_num_banks(BufferType const&)`.
     pub bank_count: u64,
-    /// Those of the free lists that allocators have; `None` where one is missing.
+    /// The functions of the allocators' free lists; `None` if the library lacks one.
     pub free_list: Option<FreeList>,
-    /// The value of a buffer's `status` while it has an address: what `Buffer::is_allocated()`
-    /// compares it with.
+    /// The value of a buffer's `status` while it has an address: the constant that
+    /// `Buffer::is_allocated()` compares it with.
     pub allocated: u8,
 }
 
 impl Accessors {
-    /// Finds them.
+    /// Finds the functions.
     ///
     /// # Errors
-    /// When the library lacks one.
-    pub fn find(image: &Image<'_>) -> Result<Self, AbiError> {
+    /// When the library lacks one that isn't optional.
+    pub(crate) fn find(image: &Image<'_>) -> Result<Self, AbiError> {
         let missing = |name: &str| AbiError::MissingSymbols {
             names: vec![format!("tt::tt_metal::{name}")],
         };
         let mesh = "distributed::MeshDevice";
-        // Since 0.65 `allocator()` returns a view of what `allocator_impl()` does.
+        // Since 0.65 `allocator()` returns a view of the allocator that `allocator_impl()` returns.
         let allocator = ["allocator_impl", "allocator"]
             .iter()
             .find_map(|name| names::getter(image, mesh, name))
@@ -77,15 +77,16 @@ impl Accessors {
     }
 }
 
-/// Where a class's vtable has a function, in bytes from where an object's vtable pointer points to.
+/// The offset of a function in a class's vtable, in bytes from the address that an object's vtable pointer
+/// has.
 fn slot(image: &Image<'_>, class: &str, function: &Function<'_>) -> Option<u64> {
-    // Behind the offset to the top and the type information (Itanium C++ ABI).
+    // The vtable pointer points behind the offset to the top and the type information (Itanium C++ ABI).
     let start = image.address_of(&names::vtable(class))? + 16;
     (0..128).map(|i| i * 8).find(|slot| {
         let pointee = image.pointee(start + slot);
         match pointee {
-            Some(super::Pointee::Address(address)) => address == function.address,
-            Some(super::Pointee::Symbol(name)) => image.address_of(name) == Some(function.address),
+            Some(Pointee::Address(address)) => address == function.address,
+            Some(Pointee::Symbol(name)) => image.address_of(name) == Some(function.address),
             None => false,
         }
     })

@@ -1,10 +1,9 @@
-//! Where members lie by the word of the library's debug information, where it has any.
+//! Offsets of members from the library's debug information, where it has any.
 //!
-//! Releases have none; a user's own build may have hundreds of megabytes. So only those units are
-//! read that compiled a function of the class that is asked for: there the class is complete. Which
-//! those are stands in the units' first entries. Debug information that lies elsewhere (split
-//! DWARF, type units, GCC's link-time optimisation) or is compressed isn't found, and nothing is
-//! known then.
+//! Releases have none; a user's own build may have hundreds of megabytes. So only the units that
+//! compiled a function of a wanted class are read: they contain the class's complete definition. The
+//! first entry of a unit lists the addresses that it compiled. Debug information that lies elsewhere
+//! (split DWARF, type units, GCC's link-time optimisation) or is compressed isn't found.
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -14,29 +13,29 @@ use object::{Object as _, ObjectSection as _};
 type Reader<'a> = EndianSlice<'a, LittleEndian>;
 type Node<'a, 'b, 'd> = gimli::EntriesTreeNode<'a, 'b, Reader<'d>>;
 
-/// The most bytes that a unit may have to be read: more than any unit of TT-Metal's, and a bound for
-/// what is none.
-const MOST_UNIT_BYTES: usize = 256 << 20;
+/// The longest unit that is read, in bytes. TT-Metal's units are smaller; a larger length comes from damaged
+/// debug information.
+const MAX_UNIT_BYTES: usize = 256 << 20;
 
-/// How deep namespaces and classes are nested at most where classes are looked for.
+/// The namespaces in which classes are looked for.
 const NAMESPACE: [&[u8]; 2] = [b"tt", b"tt_metal"];
 
 /// Offsets of data members in bytes, by class (without `tt::tt_metal::`) and name.
 #[derive(Clone, Debug, Default)]
-pub struct Members(HashMap<String, HashMap<String, i64>>);
+pub(super) struct Members(HashMap<String, HashMap<String, i64>>);
 
 impl Members {
-    /// Reads what the units that compiled the functions at `addresses` say of the classes of
-    /// `tt::tt_metal`. What can't be read isn't known.
-    pub fn read(library: &[u8], addresses: &[u64]) -> Self {
+    /// Reads the classes of `tt::tt_metal` from the units that compiled the functions at `addresses`.
+    /// Debug information that can't be read is skipped.
+    pub(super) fn read(library: &[u8], addresses: &[u64]) -> Self {
         let mut members = Self::default();
-        // Whatever was found before something unreadable was met is good.
-        let _ = members.read_units(library, addresses);
+        // Members that were found before an error are valid.
+        members.read_units(library, addresses).ok();
         members
     }
 
-    /// Where a member lies in its class.
-    pub fn offset(&self, class: &str, member: &str) -> Option<i64> {
+    /// The offset of a member in its class, in bytes.
+    pub(super) fn offset(&self, class: &str, member: &str) -> Option<i64> {
         self.0.get(class)?.get(member).copied()
     }
 
@@ -53,7 +52,7 @@ impl Members {
         let dwarf = sections.borrow(|section| EndianSlice::new(section, LittleEndian));
         let mut units = dwarf.units();
         while let Some(header) = units.next()? {
-            if header.length_including_self() > MOST_UNIT_BYTES {
+            if header.length_including_self() > MAX_UNIT_BYTES {
                 continue;
             }
             let Ok(unit) = dwarf.unit(header) else {
@@ -74,7 +73,7 @@ impl Members {
         Ok(())
     }
 
-    /// Goes into the namespaces of `path`, then reads classes.
+    /// Descends into the namespaces of `path`, then reads classes.
     fn namespace<'a>(
         &mut self,
         dwarf: &gimli::Dwarf<Reader<'a>>,

@@ -1,28 +1,28 @@
 use thiserror::Error;
 
-use super::field::Witness;
+use super::field::Evidence;
 
-/// Why a library can't be traced. Nothing is ever guessed: whoever gets one of these has the
-/// function's code in hand to see why.
+/// Why a library can't be traced. Nothing is guessed: an error about a field or a probe point comes with
+/// the code of the functions in question.
 #[derive(Debug, Error)]
-pub enum AbiError {
-    /// Not an ELF file, or one cut short.
+pub(crate) enum AbiError {
+    /// The file isn't an ELF file, or it is truncated.
     #[error("not a readable ELF file: {0}")]
     NotElf(#[from] object::Error),
 
-    /// An ELF file for another machine.
+    /// The ELF file is for another machine.
     #[error("an ELF file for {found}, but only x86-64 shared libraries can be traced")]
     WrongMachine { found: String },
 
-    /// The symbols that the derivation starts from aren't there.
+    /// The library lacks symbols that the derivation starts from.
     #[error(
-        "the library lacks {}: its symbols were stripped (.dynsym is needed), or this is no \
-         TT-Metal library or a release that this version doesn't know",
+        "the library lacks {}: its symbols were stripped (.dynsym is needed), it isn't a TT-Metal \
+         library, or this version of tt-memtrace doesn't support its release",
         .names.join(", ")
     )]
     MissingSymbols { names: Vec<String> },
 
-    /// A field couldn't be derived from any function.
+    /// No function shows where a field lies.
     #[error(
         "field `{field}` can't be derived: {reason}. Please report this release of TT-Metal with \
          the following code.\n{code}"
@@ -33,19 +33,19 @@ pub enum AbiError {
         code: String,
     },
 
-    /// Two functions say different things about a field.
+    /// Functions disagree on where a field lies.
     #[error(
         "field `{field}` is in doubt: {}. Please report this release of TT-Metal with the \
          following code.\n{code}",
-        .witnesses.iter().map(|w| format!("{} says {}", w.source, w.path)).collect::<Vec<_>>().join(", ")
+        .evidence.iter().map(|one| format!("{} says {}", one.source, one.path)).collect::<Vec<_>>().join(", ")
     )]
     Contradiction {
         field: &'static str,
-        witnesses: Vec<Witness>,
+        evidence: Vec<Evidence>,
         code: String,
     },
 
-    /// No place was found where the probe could go.
+    /// A function has no instruction that can be probed.
     #[error(
         "no place for a probe in {function}: {reason}. Please report this release of TT-Metal with \
          the following code.\n{code}"

@@ -1,9 +1,8 @@
-//! The parts of a library that the derivation looks at, as text: small enough to attach to a report
-//! about a release that can't be traced, and to keep as a test's fixture.
+//! The parts of a library that the derivation uses, as text. It is small enough to attach to a report about
+//! a release that can't be traced, and to keep as a test fixture.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
     iter,
 };
 
@@ -11,16 +10,13 @@ use iced_x86::{Decoder, DecoderOptions, OpKind};
 
 use super::{
     AbiError,
-    call::MOST_FOLLOWED,
-    derive::ALLOCATORS,
-    free_list,
     image::{Function, Image, Pointee},
-    names,
-    points::PROGRAM,
+    interpreter::MAX_FOLLOWED_LEN,
+    names::{self, ALLOCATORS, FREE_LIST, PROGRAM},
 };
 
-/// Member functions that a derivation may ask, by class.
-const ASKED: [(&str, &[&str]); 14] = [
+/// Member functions that a derivation may interpret, by class.
+const METHODS: [(&str, &[&str]); 14] = [
     (
         "Buffer",
         &[
@@ -100,12 +96,12 @@ const ASKED: [(&str, &[&str]); 14] = [
     ("CoreRangeSet", &["intersects"]),
     ("program_dispatch", &["update_program_dispatch_commands"]),
     (
-        free_list::CLASS,
+        FREE_LIST,
         &["allocate", "allocate_at_address", "allocate_in_block"],
     ),
 ];
 
-/// Classes whose vtables are looked at, and how much of them.
+/// Classes whose vtables are used, and the number of slots used of each.
 const VTABLES: [&str; 3] = [
     "Device",
     "distributed::MeshDevice",
@@ -113,29 +109,29 @@ const VTABLES: [&str; 3] = [
 ];
 const VTABLE_SLOTS: u64 = 8;
 
-/// Functions whose calls are followed, of which an unoptimised library has very many.
-const MOST_FOLLOWED_SHOWN: usize = 2_000;
+/// The most followed functions that an excerpt has. An unoptimised library has very many.
+const MAX_FOLLOWED: usize = 2_000;
 
-/// The functions, the names that they refer to and the vtables, one a line:
+/// The functions, the names that they refer to, and the vtables, one per line:
 ///
 /// ```text
 /// build-id HEX
 /// function SYMBOL ADDRESS CODE
 /// inline SYMBOL ADDRESS CODE    a function whose calls are followed
-/// name ADDRESS SYMBOL           what a call to that address reaches
-/// symbol ADDRESS SYMBOL         what the dynamic linker writes at that address: a symbol's address
-/// pointer ADDRESS ADDRESS       likewise, an address of the library
+/// name ADDRESS SYMBOL           the function that a call to that address reaches
+/// symbol ADDRESS SYMBOL         the symbol whose address the dynamic linker writes at that address
+/// pointer ADDRESS ADDRESS       the address in the library that it writes at that address
 /// object SYMBOL ADDRESS
 /// ```
 ///
 /// # Errors
 /// When the bytes aren't an x86-64 ELF shared library.
-pub fn excerpt(library: &[u8]) -> Result<String, AbiError> {
+pub(crate) fn excerpt(library: &[u8]) -> Result<String, AbiError> {
     let image = Image::parse(library)?;
-    let mut functions: Vec<Function<'_>> = ASKED
+    let mut functions: Vec<Function<'_>> = METHODS
         .iter()
-        .flat_map(|(class, asked)| {
-            asked
+        .flat_map(|(class, methods)| {
+            methods
                 .iter()
                 .flat_map(|name| names::methods(&image, class, name))
         })
@@ -197,7 +193,7 @@ pub fn excerpt(library: &[u8]) -> Result<String, AbiError> {
     let kinds = iter::repeat_n("function", functions.len()).chain(iter::repeat("inline"));
     let mut text = String::new();
     if let Some(id) = image.build_id() {
-        let _ = writeln!(text, "build-id {id}");
+        text += &format!("build-id {id}\n");
     }
     for (kind, function) in kinds.zip(functions.iter().chain(followed.values())) {
         let Function {
@@ -206,15 +202,15 @@ pub fn excerpt(library: &[u8]) -> Result<String, AbiError> {
             code,
         } = function;
         let hex: String = code.iter().map(|byte| format!("{byte:02x}")).collect();
-        let _ = writeln!(text, "{kind} {symbol} {address:#x} {hex}");
+        text += &format!("{kind} {symbol} {address:#x} {hex}\n");
     }
     for line in lines {
-        let _ = writeln!(text, "{line}");
+        text += &format!("{line}\n");
     }
     Ok(text)
 }
 
-/// The functions that these call and that are followed, and those that they call in turn.
+/// The functions that are followed when `functions` are interpreted, by address.
 fn followed<'a>(image: &Image<'a>, functions: &[Function<'a>]) -> BTreeMap<u64, Function<'a>> {
     let mut found = BTreeMap::new();
     let mut work = functions.to_vec();
@@ -224,8 +220,8 @@ fn followed<'a>(image: &Image<'a>, functions: &[Function<'a>]) -> BTreeMap<u64, 
         {
             if instruction.op0_kind() == OpKind::NearBranch64
                 && let Some(callee) = image.inlinable(instruction.near_branch_target())
-                && callee.code.len() <= MOST_FOLLOWED
-                && found.len() < MOST_FOLLOWED_SHOWN
+                && callee.code.len() <= MAX_FOLLOWED_LEN
+                && found.len() < MAX_FOLLOWED
                 && found.insert(callee.address, callee).is_none()
             {
                 work.push(callee);

@@ -1,11 +1,11 @@
-//! What is known of a library's buffers and devices in the end.
+//! The fields of buffers and devices that records need.
 
 use super::field::Field;
 
-/// Where everything lies that a record needs. Paths start at a `Buffer`'s address unless a comment
-/// says otherwise.
+/// Where each field lies that a record needs. A path starts at a `Buffer`'s address unless the field's
+/// comment says otherwise.
 #[derive(Clone, Debug)]
-pub struct Fields {
+pub(crate) struct Fields {
     pub device: Field,
     pub size: Field,
     pub page_size: Field,
@@ -21,13 +21,13 @@ pub struct Fields {
     pub chip_id: Field,
     /// From a `MeshDevice`'s address: `MeshDevice::id()`.
     pub mesh_id: Field,
-    /// The value of `status` before an address was given.
+    /// The value of `status` of a buffer that has no address yet.
     pub requested: u8,
 }
 
 impl Fields {
-    /// Every field by name, with what its path starts from.
-    pub fn all(&self) -> Vec<(&'static str, &'static str, &Field)> {
+    /// Every field with its name and the object that its path starts at.
+    pub(crate) fn all(&self) -> Vec<(&'static str, &'static str, &Field)> {
         let mut all = vec![
             ("device", "buffer", &self.device),
             ("size", "buffer", &self.size),

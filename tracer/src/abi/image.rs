@@ -1,4 +1,4 @@
-//! The library's file: symbols, code, relocations. ELF by `object`; nothing of TT-Metal.
+//! The library's file: symbols, code and relocations of an ELF file. Nothing here is specific to TT-Metal.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,7 +17,7 @@ use super::AbiError;
 
 /// A function of the library.
 #[derive(Clone, Copy, Debug)]
-pub struct Function<'a> {
+pub(crate) struct Function<'a> {
     /// The mangled name.
     pub symbol: &'a str,
     /// The virtual address of its first byte.
@@ -25,19 +25,19 @@ pub struct Function<'a> {
     pub code: &'a [u8],
 }
 
-/// What a pointer in the library's data points to once the library is loaded.
+/// What a pointer in the library's data points to after the library was loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pointee<'a> {
+pub(crate) enum Pointee<'a> {
     /// A virtual address within the library.
     Address(u64),
-    /// Whatever the dynamic linker binds the symbol to.
+    /// The definition to which the dynamic linker binds the symbol.
     Symbol(&'a str),
 }
 
-/// As much as is looked at of a function whose size isn't told.
+/// How many bytes are read of a function whose size isn't known.
 const UNNAMED_LEN: u64 = 512;
 
-/// A part of the file that is mapped as it is.
+/// A part of the file that is mapped.
 #[derive(Clone, Copy, Debug)]
 struct Segment<'a> {
     address: u64,
@@ -47,24 +47,24 @@ struct Segment<'a> {
 
 /// A parsed library.
 #[derive(Debug, Default)]
-pub struct Image<'a> {
+pub(crate) struct Image<'a> {
     file: &'a [u8],
     build_id: Option<String>,
     segments: Vec<Segment<'a>>,
-    /// What the process can write to: `.data`, `.bss`.
+    /// The virtual addresses that the process can write to: `.data`, `.bss`.
     writable: Vec<Range<u64>>,
-    /// Defined symbols by name: address and size.
+    /// Address and size of each defined symbol, by name.
     symbols: BTreeMap<&'a str, (u64, u64)>,
-    /// Sizes of the functions that are inline or of one source file, by address: several of the
-    /// latter may have one name.
+    /// Sizes of the functions that are inline or local to a source file. They are found by address,
+    /// because several local functions may have the same name.
     inlinable: HashMap<u64, u64>,
-    /// Names by address (one of them, where several share it).
+    /// Names by address; one of them, where several symbols have the same address.
     names: HashMap<u64, &'a str>,
     relocations: HashMap<u64, Pointee<'a>>,
 }
 
 self_cell!(
-    /// A library's file with what was parsed of it.
+    /// A library's file together with its parsed contents.
     pub struct Library {
         owner: Vec<u8>,
         #[covariant]
@@ -78,11 +78,12 @@ impl Library {
     ///
     /// # Errors
     /// Like [`Image::parse`].
-    pub fn parse(data: Vec<u8>) -> Result<Self, AbiError> {
+    pub(crate) fn parse(data: Vec<u8>) -> Result<Self, AbiError> {
         Self::try_new(data, |data| Image::parse(data))
     }
 
-    pub fn image(&self) -> &Image<'_> {
+    /// The parsed library.
+    pub(crate) fn image(&self) -> &Image<'_> {
         self.borrow_dependent()
     }
 }
@@ -91,8 +92,8 @@ impl<'a> Image<'a> {
     /// Parses the bytes of a library's file.
     ///
     /// # Errors
-    /// When they aren't a well-formed x86-64 ELF shared library.
-    pub fn parse(data: &'a [u8]) -> Result<Self, AbiError> {
+    /// When the bytes aren't a well-formed x86-64 ELF shared library.
+    pub(crate) fn parse(data: &'a [u8]) -> Result<Self, AbiError> {
         match object::FileKind::parse(data)? {
             object::FileKind::Elf64 => {}
             other => {
@@ -183,22 +184,22 @@ impl<'a> Image<'a> {
     }
 
     /// The bytes of the whole file.
-    pub fn file(&self) -> &'a [u8] {
+    pub(crate) fn file(&self) -> &'a [u8] {
         self.file
     }
 
     /// The GNU build id, in hexadecimal.
-    pub fn build_id(&self) -> Option<&str> {
+    pub(crate) fn build_id(&self) -> Option<&str> {
         self.build_id.as_deref()
     }
 
     /// The virtual address of a symbol.
-    pub fn address_of(&self, symbol: &str) -> Option<u64> {
+    pub(crate) fn address_of(&self, symbol: &str) -> Option<u64> {
         self.symbols.get(symbol).map(|(address, _)| *address)
     }
 
     /// A function by its mangled name.
-    pub fn function(&self, symbol: &str) -> Option<Function<'a>> {
+    pub(crate) fn function(&self, symbol: &str) -> Option<Function<'a>> {
         let (&symbol, &(address, size)) = self.symbols.get_key_value(symbol)?;
         Some(Function {
             symbol,
@@ -207,10 +208,10 @@ impl<'a> Image<'a> {
         })
     }
 
-    /// The function that a call to `address` reaches, through a PLT entry or directly, if the
-    /// optimiser could put it in its callers' places: one that is inline (a weak symbol: all
-    /// libraries have the same) or of one source file (a local one).
-    pub fn inlinable(&self, address: u64) -> Option<Function<'a>> {
+    /// The function that a call to `address` reaches, through a PLT entry or directly, if an optimiser
+    /// could have inlined it: an inline function (a weak symbol, the same in all libraries) or one that is
+    /// local to a source file (a local symbol).
+    pub(crate) fn inlinable(&self, address: u64) -> Option<Function<'a>> {
         let (address, size) = match self.inlinable.get(&address) {
             Some(size) => (address, *size),
             None => {
@@ -228,7 +229,7 @@ impl<'a> Image<'a> {
     }
 
     /// The functions whose mangled names begin with `prefix`, in the order of their names.
-    pub fn functions_beginning(&self, prefix: &str) -> Vec<Function<'a>> {
+    pub(crate) fn functions_beginning(&self, prefix: &str) -> Vec<Function<'a>> {
         self.symbols
             .range(prefix..)
             .take_while(|(name, _)| name.starts_with(prefix))
@@ -236,10 +237,9 @@ impl<'a> Image<'a> {
             .collect()
     }
 
-    /// The function that begins at an address. One without a symbol, as local functions are in a
-    /// library without `.symtab`, is taken to be of [`UNNAMED_LEN`] bytes: its end is where its code
-    /// returns.
-    pub fn function_at(&self, address: u64) -> Option<Function<'a>> {
+    /// The function that begins at an address. A function without a symbol (a local function in a library
+    /// without `.symtab`) is assumed to have `UNNAMED_LEN` bytes: it ends where its code returns.
+    pub(crate) fn function_at(&self, address: u64) -> Option<Function<'a>> {
         let named = self
             .names
             .get(&address)
@@ -255,17 +255,17 @@ impl<'a> Image<'a> {
     }
 
     /// The name of the function or variable that begins at an address.
-    pub fn symbol_at(&self, address: u64) -> Option<&'a str> {
+    pub(crate) fn symbol_at(&self, address: u64) -> Option<&'a str> {
         self.names.get(&address).copied()
     }
 
-    /// What the dynamic linker will have written at an address.
-    pub fn pointee(&self, address: u64) -> Option<Pointee<'a>> {
+    /// What the pointer at an address points to after the dynamic linker has relocated it.
+    pub(crate) fn pointee(&self, address: u64) -> Option<Pointee<'a>> {
         self.relocations.get(&address).copied()
     }
 
     /// The name of the function that a call to `address` reaches, through a PLT entry or directly.
-    pub fn callee(&self, address: u64) -> Option<&'a str> {
+    pub(crate) fn callee(&self, address: u64) -> Option<&'a str> {
         self.symbol_at(address).or_else(|| self.plt(address))
     }
 
@@ -289,8 +289,8 @@ impl<'a> Image<'a> {
         }
     }
 
-    /// The virtual address that belongs to the file's first byte.
-    pub fn first_address(&self) -> u64 {
+    /// The virtual address of the file's first byte.
+    pub(crate) fn first_address(&self) -> u64 {
         self.segments
             .iter()
             .find(|segment| segment.file_offset == 0)
@@ -298,20 +298,20 @@ impl<'a> Image<'a> {
     }
 
     /// The virtual addresses of the library's variables.
-    pub fn writable(&self) -> &[Range<u64>] {
+    pub(crate) fn writable(&self) -> &[Range<u64>] {
         &self.writable
     }
 
-    /// Where in the file the byte at a virtual address lies.
-    pub fn file_offset(&self, address: u64) -> Option<u64> {
+    /// The offset in the file of the byte at a virtual address.
+    pub(crate) fn file_offset(&self, address: u64) -> Option<u64> {
         self.segments.iter().find_map(|segment| {
             let within = address.checked_sub(segment.address)?;
             (within < segment.data.len() as u64).then_some(segment.file_offset + within)
         })
     }
 
-    /// The library's code or data from a virtual address on, up to the end of what is mapped with it.
-    pub fn code_at(&self, address: u64) -> Option<&'a [u8]> {
+    /// The library's code or data from a virtual address to the end of its segment.
+    pub(crate) fn code_at(&self, address: u64) -> Option<&'a [u8]> {
         self.bytes(address, u64::from(u32::MAX))
     }
 
@@ -327,10 +327,10 @@ impl<'a> Image<'a> {
     }
 }
 
-/// A library put together from what [`excerpt`](super::excerpt) wrote.
+/// A library rebuilt from the text that [`excerpt`](super::excerpt()) wrote.
 #[cfg(test)]
 impl Image<'static> {
-    pub fn from_excerpt(text: &str) -> Self {
+    pub(crate) fn from_excerpt(text: &str) -> Self {
         let mut image = Image::default();
         let number =
             |text: &str| u64::from_str_radix(text.trim_start_matches("0x"), 16).expect("a number");
@@ -375,5 +375,13 @@ impl Image<'static> {
             }
         }
         image
+    }
+}
+
+#[cfg(test)]
+impl Library {
+    /// A library put together from an excerpt.
+    pub(crate) fn from_excerpt(text: &str) -> Self {
+        Self::new(Vec::new(), |_| Image::from_excerpt(text))
     }
 }

@@ -1,14 +1,14 @@
-//! A function's code as a person reads it.
+//! A function's code as readable text.
 
 use iced_x86::{Decoder, DecoderOptions, Formatter as _, IntelFormatter};
 
 use super::{image::Function, names};
 
-/// Lines shown of a function at most.
-const MOST_LINES: usize = 60;
+/// How many instructions of a function are shown at most.
+const MAX_LINES: usize = 60;
 
 /// One instruction as text.
-pub fn instruction(instruction: &iced_x86::Instruction) -> String {
+pub(crate) fn instruction(instruction: &iced_x86::Instruction) -> String {
     let mut formatter = IntelFormatter::new();
     let options = formatter.options_mut();
     options.set_hex_prefix("0x");
@@ -20,8 +20,8 @@ pub fn instruction(instruction: &iced_x86::Instruction) -> String {
     text
 }
 
-/// A function's code, one instruction a line, under its name.
-pub fn of(function: &Function<'_>) -> String {
+/// A function's code, one instruction per line, below the function's name and address.
+pub(super) fn function(function: &Function<'_>) -> String {
     let decoder = Decoder::with_ip(64, function.code, function.address, DecoderOptions::NONE);
     let mut lines = vec![format!(
         "{} at {:#x}:",
@@ -29,7 +29,7 @@ pub fn of(function: &Function<'_>) -> String {
         function.address
     )];
     for (i, decoded) in decoder.into_iter().enumerate() {
-        if i == MOST_LINES {
+        if i == MAX_LINES {
             lines.push("    …".into());
             break;
         }

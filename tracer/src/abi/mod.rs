@@ -1,16 +1,19 @@
-//! What the tracer must know of a TT-Metal library, learnt from the library's own machine code:
-//! where a buffer's fields lie ([`Fields`]) and where probes go ([`Point`]).
+//! What the tracer must know about a TT-Metal library, derived from the library's own machine code:
+//! where a buffer's fields lie ([`Fields`]) and which instructions are probed ([`Point`]).
 //!
-//! [`Abi::derive`] takes the bytes of `libtt_metal.so` and nothing else. It asks functions whose
-//! meaning is fixed by their names (an accessor returns the field it is named for, a constructor
-//! stores its arguments, `allocate_impl` stores what the allocator returned) through a small
-//! symbolic [interpreter]. Two functions that disagree, or a field of which no function tells, are
-//! errors with the code in hand. There is no table of offsets, and no release is known by name.
+//! [`Abi::derive`] needs only the bytes of `libtt_metal.so`. A small symbolic interpreter
+//! (`interpreter`) analyses functions whose meaning is fixed by their names: an accessor returns the
+//! field it is named for, a constructor stores its arguments, `allocate_impl` stores the address that
+//! the allocator returned. If two functions disagree on a field, or no function shows where it lies,
+//! the derivation fails with an error that contains the code. There is no table of offsets, and no
+//! release is known by name.
 
 mod accessors;
-mod call;
-mod derive;
-mod device;
+mod cross_check;
+mod derive_fields;
+mod derived;
+mod deriver;
+mod device_ids;
 mod dwarf;
 mod error;
 mod excerpt;
@@ -18,58 +21,52 @@ mod field;
 mod fields;
 mod free_list;
 mod image;
-mod instruction;
-pub mod interpreter;
+mod interpreter;
 mod listing;
-mod members;
+mod method;
 mod names;
+mod point;
 mod points;
-mod program_buffers;
+mod probe_placement;
 mod programs;
-mod settle;
-mod state;
-mod value;
-mod walks;
-mod witness;
+mod vector_loop;
 
 #[cfg(test)]
-pub mod fixture;
+pub(crate) mod fixture;
 #[cfg(test)]
 mod tests;
 
-pub use accessors::Accessors;
-pub(crate) use call::never_returns;
-pub use error::AbiError;
-pub use excerpt::excerpt;
-pub use field::{Field, FieldPath, Witness};
-pub use fields::Fields;
-pub use free_list::FreeList;
-pub use image::{Image, Library, Pointee};
+pub(crate) use accessors::Accessors;
+pub(crate) use derived::DerivedLibrary;
+pub(crate) use error::AbiError;
+pub(crate) use excerpt::excerpt;
+pub(crate) use field::{Field, FieldPath};
+pub(crate) use fields::Fields;
+pub(crate) use free_list::FreeList;
+pub(crate) use image::{Image, Library, Pointee};
+pub(crate) use interpreter::{never_returns, number as register_number};
 pub(crate) use listing::instruction as instruction_text;
-pub use points::{Cost, Holder, Point, PointKind};
-pub use programs::{
-    Buffers, CircularBuffers, DataflowBuffers, List, Programs, Regions, Semaphores,
-};
-pub(crate) use state::number as register_number;
-pub use walks::Vector;
+pub(crate) use point::{Cost, Holder, Point, PointKind};
+pub(crate) use programs::{Buffers, Programs};
+pub(crate) use vector_loop::Vector;
 
-/// All that is needed to trace one library.
+/// What is needed to trace one library.
 #[derive(Clone, Debug)]
-pub struct Abi {
+pub(crate) struct Abi {
     /// The GNU build id in hexadecimal, where the library has one.
     pub build_id: Option<String>,
     pub fields: Fields,
-    /// In the order in which probes should be put on.
+    /// In the order in which probes should be attached.
     pub points: Vec<Point>,
-    /// The virtual address of the file's first byte: what the mapping of that byte is compared with
-    /// to know how far the dynamic linker moved the library.
+    /// The virtual address of the file's first byte. The difference to the address at which that byte is
+    /// mapped is what the dynamic linker added to all addresses.
     pub first_address: u64,
-    /// Where a `Device`'s vtable pointer points to, as a virtual address of the library.
+    /// The vtable pointer of a `Device`, as a virtual address of the library.
     pub chip_vtable: u64,
-    /// Where a `MeshDevice`'s vtable pointer points to, likewise.
+    /// The vtable pointer of a `MeshDevice`, as a virtual address of the library.
     pub mesh_vtable: u64,
-    /// What is known of programs, or why nothing is: buffers can be traced without. `None` where the
-    /// library has none.
+    /// What is known about programs, or why nothing is: buffers can be traced without it. `None` if the
+    /// library has no programs.
     pub programs: Result<Option<Programs>, String>,
 }
 
@@ -77,20 +74,21 @@ impl Abi {
     /// Derives everything from the bytes of a library's file.
     ///
     /// # Errors
-    /// See [`AbiError`]: not such a library, symbols missing, a field or probe point in doubt.
-    pub fn derive(library: &[u8]) -> Result<Self, AbiError> {
-        Self::of(&Image::parse(library)?)
+    /// See [`AbiError`]: it isn't such a library, symbols are missing, or a field or a probe point is in
+    /// doubt.
+    pub(crate) fn derive(library: &[u8]) -> Result<Self, AbiError> {
+        Self::from_image(&Image::parse(library)?)
     }
 
     /// Derives everything from a parsed library.
     ///
     /// # Errors
     /// Like [`Self::derive`].
-    pub fn of(image: &Image<'_>) -> Result<Self, AbiError> {
-        let members = dwarf::Members::read(image.file(), &members::compiled_with_classes(image));
-        let deriver = derive::Deriver::new(image, members)?;
+    pub(crate) fn from_image(image: &Image<'_>) -> Result<Self, AbiError> {
+        let members = dwarf::Members::read(image.file(), &deriver::compiled_with_classes(image));
+        let deriver = deriver::Deriver::new(image, members)?;
         let fields = deriver.fields()?;
-        let points = points::find(&deriver, &fields)?;
+        let points = points::buffer_points(&deriver, &fields)?;
         Ok(Self {
             build_id: image.build_id().map(str::to_owned),
             first_address: image.first_address(),
@@ -98,7 +96,7 @@ impl Abi {
             mesh_vtable: deriver.vtable("distributed::MeshDevice")?,
             fields,
             points,
-            programs: programs::of(&deriver).map_err(|error| error.to_string()),
+            programs: programs::derive(&deriver).map_err(|error| error.to_string()),
         })
     }
 }

@@ -1,17 +1,28 @@
-//! TT-Metal's functions by their mangled names, and what a mangled name tells about parameters.
+//! TT-Metal's classes and functions by name, and the parameters that a mangled name lists.
 
 use cpp_demangle::Symbol;
 
 use super::{
     image::{Function, Image},
-    state::ARGUMENTS,
-    value::{Base, Value},
+    interpreter::{ARGUMENTS, Base, Value},
 };
 
-/// Namespace `tt::tt_metal`, as names are mangled.
+/// The class that owns device memory, in newer and older releases.
+pub(super) const ALLOCATORS: [&str; 2] = ["AllocatorImpl", "Allocator"];
+
+/// The class that knows an allocator's free addresses.
+pub(super) const FREE_LIST: &str = "allocator::FreeListOpt";
+
+/// The class of programs.
+pub(super) const PROGRAM: &str = "detail::ProgramImpl";
+
+/// The class of sets of cores.
+pub(super) const CORE_RANGES: &str = "CoreRangeSet";
+
+/// Namespace `tt::tt_metal`, mangled.
 const NAMESPACE: &str = "2tt8tt_metal";
 
-/// A class or namespace within `tt::tt_metal`, `detail::ProgramImpl`, as names are mangled.
+/// A class or namespace within `tt::tt_metal`, such as `detail::ProgramImpl`, mangled.
 fn nested(class: &str) -> String {
     let parts = class
         .split("::")
@@ -19,9 +30,9 @@ fn nested(class: &str) -> String {
     parts.collect()
 }
 
-/// The member functions called `name` of a class of `tt::tt_metal`, all overloads; or the functions of a
+/// All overloads of the member function `name` of a class of `tt::tt_metal`, or of the function `name` of a
 /// namespace.
-pub fn methods<'a>(image: &Image<'a>, class: &str, name: &str) -> Vec<Function<'a>> {
+pub(super) fn methods<'a>(image: &Image<'a>, class: &str, name: &str) -> Vec<Function<'a>> {
     let class = nested(class);
     ["_ZN", "_ZNK"]
         .iter()
@@ -31,15 +42,15 @@ pub fn methods<'a>(image: &Image<'a>, class: &str, name: &str) -> Vec<Function<'
         .collect()
 }
 
-/// The `const` member function called `name` that takes nothing.
-pub fn getter<'a>(image: &Image<'a>, class: &str, name: &str) -> Option<Function<'a>> {
+/// The `const` member function `name` that takes no arguments.
+pub(super) fn getter<'a>(image: &Image<'a>, class: &str, name: &str) -> Option<Function<'a>> {
     methods(image, class, name)
         .into_iter()
         .find(|function| function.symbol.starts_with("_ZNK") && function.symbol.ends_with("Ev"))
 }
 
 /// The constructor of a class that takes an `IDevice*` first.
-pub fn device_constructor<'a>(image: &Image<'a>, class: &str) -> Option<Function<'a>> {
+pub(super) fn device_constructor<'a>(image: &Image<'a>, class: &str) -> Option<Function<'a>> {
     ["C1", "C2"].iter().find_map(|kind| {
         let prefix = format!("_ZN{NAMESPACE}{}{class}{kind}EPNS0_7IDeviceE", class.len());
         image.functions_beginning(&prefix).into_iter().next()
@@ -47,7 +58,7 @@ pub fn device_constructor<'a>(image: &Image<'a>, class: &str) -> Option<Function
 }
 
 /// The constructor of a class that takes a `CoreRangeSet` first.
-pub fn core_ranges_constructor<'a>(image: &Image<'a>, class: &str) -> Option<Function<'a>> {
+pub(super) fn core_ranges_constructor<'a>(image: &Image<'a>, class: &str) -> Option<Function<'a>> {
     ["C1", "C2"].iter().find_map(|kind| {
         let prefix = format!(
             "_ZN{NAMESPACE}{}{class}{kind}ERKNS0_12CoreRangeSetE",
@@ -58,46 +69,46 @@ pub fn core_ranges_constructor<'a>(image: &Image<'a>, class: &str) -> Option<Fun
 }
 
 /// Whether a mangled name is that of a constructor of a class.
-pub fn is_constructor(symbol: &str, class: &str) -> bool {
+pub(super) fn is_constructor(symbol: &str, class: &str) -> bool {
     ["C1", "C2"]
         .iter()
         .any(|kind| symbol.starts_with(&format!("_ZN{NAMESPACE}{}{class}{kind}E", class.len())))
 }
 
 /// The destructor of a class, the one that doesn't free the object.
-pub fn destructor<'a>(image: &Image<'a>, class: &str) -> Option<Function<'a>> {
+pub(super) fn destructor<'a>(image: &Image<'a>, class: &str) -> Option<Function<'a>> {
     ["D1", "D2"]
         .iter()
         .find_map(|kind| image.function(&format!("_ZN{NAMESPACE}{}{kind}Ev", nested(class))))
 }
 
 /// Whether a mangled name is that of [`destructor`].
-pub fn is_destructor(symbol: &str, class: &str) -> bool {
+pub(super) fn is_destructor(symbol: &str, class: &str) -> bool {
     ["D1", "D2"]
         .iter()
         .any(|kind| symbol.starts_with(&format!("_ZN{NAMESPACE}{}{class}{kind}Ev", class.len())))
 }
 
 /// The vtable's symbol of a class of `tt::tt_metal`.
-pub fn vtable(class: &str) -> String {
+pub(super) fn vtable(class: &str) -> String {
     format!("_ZTVN{NAMESPACE}{}E", nested(class))
 }
 
 /// Whether a mangled name is that of a member function of one of the classes.
-pub fn is_method(symbol: &str, classes: &[&str], name: &str) -> bool {
+pub(super) fn is_method(symbol: &str, classes: &[&str], name: &str) -> bool {
     classes.iter().any(|class| {
         ["_ZN", "_ZNK"].iter().any(|start| {
             let prefix = format!("{start}{NAMESPACE}{}{}{name}", nested(class), name.len());
-            // Behind a name there may stand a tag, as of what returns a `std::string`.
+            // An ABI tag may follow the name, as with functions that return a `std::string`.
             let rest = symbol.strip_prefix(&prefix);
             rest.is_some_and(|rest| rest.starts_with('E') || rest.starts_with('B'))
         })
     })
 }
 
-/// A mangled name as a person reads it, without namespaces of TT-Metal's and without parameters:
+/// A mangled name in readable form, without TT-Metal's namespaces and without parameters:
 /// `Buffer::size`.
-pub fn short(symbol: &str) -> String {
+pub(super) fn short(symbol: &str) -> String {
     let full = full(symbol);
     let name = full.split('(').next().unwrap_or(&full);
     name.replace("tt::tt_metal::", "")
@@ -112,8 +123,8 @@ fn full(symbol: &str) -> String {
         .unwrap_or_else(|| symbol.to_owned())
 }
 
-/// The types of a function's parameters, as its mangled name tells them.
-pub fn parameters(symbol: &str) -> Vec<String> {
+/// The types of a function's parameters, from its mangled name.
+pub(super) fn parameters(symbol: &str) -> Vec<String> {
     let full = full(symbol);
     let Some(list) = full
         .find('(')
@@ -142,11 +153,11 @@ pub fn parameters(symbol: &str) -> Vec<String> {
     parameters
 }
 
-/// Where a function finds its argument number `slot`, `this` and a hidden result pointer counted.
-/// Holds where each parameter takes one integer register or eight bytes of stack (System V ABI:
-/// pointers, references, integers, enums, and objects of up to eight bytes or passed by reference;
-/// that is, all that `Buffer`'s constructors take).
-pub fn argument(slot: usize) -> Value {
+/// The value of a function's argument number `slot` at its entry; `this` and a hidden result pointer
+/// count. That is right if each parameter takes one integer register or eight bytes of stack (System V
+/// ABI: pointers, references, integers, enums, and objects of up to eight bytes or passed by reference).
+/// All parameters of `Buffer`'s constructors do.
+pub(super) fn argument(slot: usize) -> Value {
     match ARGUMENTS.get(slot) {
         Some(register) => Value::argument(*register),
         None => Value::symbolic(Base::StackArgument(8 + 8 * (slot - ARGUMENTS.len()) as i64)),

@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
-use super::mark;
+use super::mark_socket::mark_name;
 use crate::{ledger::Ledger, probe};
 
 /// Shows who holds Tenstorrent device memory, from outside.
@@ -23,22 +23,22 @@ use crate::{ledger::Ledger, probe};
                   its code, or 128 + N when signal N ended it; 127 when there is no such command, \
                   126 when it can't be started."
 )]
-pub struct Arguments {
+pub(super) struct Arguments {
     #[command(subcommand)]
     pub command: Command,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(super) enum Command {
     /// Trace a command from its first buffer
     Run(Run),
     /// Trace running processes
     Attach(Attach),
     /// Mark a moment in a running trace: what has changed since?
     ///
-    /// Returns once that is done: whatever happens then comes after it. Tells what is live, and what is
-    /// new and gone since the mark before. The trace's report tells what has changed since the last mark,
-    /// its summary since each. SIGUSR1 to the tracer does the same, without a name.
+    /// Returns once the mark is set: what happens then comes after it. Prints what is live, and what is new
+    /// and gone since the mark before. The trace's report shows what has changed since the last mark, its
+    /// summary since each. SIGUSR1 to the tracer sets a mark without a name.
     Mark(Mark),
     /// Tell whether tracing works here, and what was found in a library
     Check(Check),
@@ -51,7 +51,7 @@ pub enum Command {
 }
 
 #[derive(Debug, Args)]
-pub struct Run {
+pub(super) struct Run {
     #[command(flatten)]
     pub tracing: Tracing,
     /// The command and its arguments; its input, output and exit code stay its own
@@ -66,7 +66,7 @@ pub struct Run {
 
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("target").required(true).multiple(true))]
-pub struct Attach {
+pub(super) struct Attach {
     /// A process, by its number; may be given several times
     #[arg(long, group = "target", value_parser = clap::value_parser!(u32).range(1..))]
     pub pid: Vec<u32>,
@@ -86,7 +86,7 @@ pub struct Attach {
 
 /// What `run` and `attach` share.
 #[derive(Debug, Args)]
-pub struct Tracing {
+pub(super) struct Tracing {
     /// Write the summary as JSON to this file (`-`: standard output)
     #[arg(long, value_name = "FILE")]
     pub summary: Option<PathBuf>,
@@ -102,8 +102,7 @@ pub struct Tracing {
     /// Room for events on their way from the kernel, such as 64MiB; what doesn't fit is counted
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = ring_size)]
     pub ring_size: u32,
-    /// What to capture of the stack of whoever makes a buffer: nothing, the Python frames, or also the
-    /// C++ below them
+    /// What to capture of the stack that makes a buffer: nothing, the Python frames, or also the C++ frames
     #[arg(long, value_enum, default_value_t = Stacks::Full)]
     pub stacks: Stacks,
     /// Exit with code 8 if a process that ended held more than this until then (0 if not said, such as
@@ -128,13 +127,13 @@ pub struct Tracing {
 
 /// How much is captured of a stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Stacks {
+pub(crate) enum Stacks {
     None,
     Python,
     Full,
 }
 
-impl From<Stacks> for probe::Stacks {
+impl From<Stacks> for probe::StackDetail {
     fn from(stacks: Stacks) -> Self {
         match stacks {
             Stacks::None => Self::None,
@@ -145,17 +144,17 @@ impl From<Stacks> for probe::Stacks {
 }
 
 #[derive(Debug, Args)]
-pub struct Mark {
+pub(super) struct Mark {
     /// The tracer, by its number, if there are several
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub pid: Option<u32>,
     /// What to call the moment
-    #[arg(value_parser = mark::name)]
+    #[arg(value_parser = mark_name)]
     pub name: Option<String>,
 }
 
 #[derive(Debug, Args)]
-pub struct Check {
+pub(super) struct Check {
     /// Look at the library of this process
     #[arg(long, conflicts_with = "library")]
     pub pid: Option<u32>,

@@ -4,15 +4,16 @@ use std::{fmt, process::ExitCode};
 
 use crate::{
     abi::AbiError,
-    probe::ProbeError,
-    report::{EarlierError, WriteError},
-    stream::PlanError,
+    files::WriteError,
+    probe::Unsupported,
+    report::{BaselineError, LeakError},
+    session::{SessionError, causes},
     target::TargetError,
 };
 
 /// Why the program ends without having done what it was asked to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     /// Wrong usage.
     Usage = 2,
     /// No such process, or several.
@@ -35,67 +36,45 @@ pub enum Kind {
 
 /// An error with the exit code that it leads to.
 #[derive(Debug)]
-pub struct Failure {
+pub(super) struct Failure {
     pub kind: Kind,
     pub error: anyhow::Error,
 }
 
 impl Failure {
-    pub fn new(kind: Kind, error: impl Into<anyhow::Error>) -> Self {
+    pub(super) fn new(kind: Kind, error: impl Into<anyhow::Error>) -> Self {
         Self {
             kind,
             error: error.into(),
         }
     }
 
-    pub fn code(&self) -> ExitCode {
+    pub(super) fn code(&self) -> ExitCode {
         ExitCode::from(self.kind as u8)
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#}", Deduplicated(&self.error))
-    }
-}
-
-/// The chain of causes, without those that the one before already tells in full.
-struct Deduplicated<'a>(&'a anyhow::Error);
-
-impl fmt::Display for Deduplicated<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut told = String::new();
-        for cause in self.0.chain().map(ToString::to_string) {
-            if told.contains(&cause) {
-                continue;
-            }
-            if !told.is_empty() {
-                told.push_str(": ");
-            }
-            told.push_str(&cause);
-        }
-        f.write_str(&told)
+        f.write_str(&causes(self.error.as_ref()))
     }
 }
 
 impl From<TargetError> for Failure {
     fn from(error: TargetError) -> Self {
-        let kind = match &error {
-            TargetError::NotAllowed { .. } => Kind::Host,
-            TargetError::File { source, .. }
-                if source.kind() == std::io::ErrorKind::PermissionDenied =>
-            {
-                Kind::Host
-            }
-            _ => Kind::Target,
-        };
-        Self::new(kind, error)
+        Self::new(kind_of(&error), error)
     }
 }
 
-impl From<ProbeError> for Failure {
-    fn from(error: ProbeError) -> Self {
-        Self::new(Kind::Host, error)
+fn kind_of(error: &TargetError) -> Kind {
+    match error {
+        TargetError::NotAllowed { .. } => Kind::Host,
+        TargetError::File { source, .. }
+            if source.kind() == std::io::ErrorKind::PermissionDenied =>
+        {
+            Kind::Host
+        }
+        _ => Kind::Target,
     }
 }
 
@@ -105,14 +84,29 @@ impl From<AbiError> for Failure {
     }
 }
 
-impl From<PlanError> for Failure {
-    fn from(error: PlanError) -> Self {
-        Self::new(Kind::Library, error)
+impl From<Unsupported> for Failure {
+    fn from(error: Unsupported) -> Self {
+        Self::new(Kind::Host, error)
     }
 }
 
-impl From<EarlierError> for Failure {
-    fn from(error: EarlierError) -> Self {
+impl From<SessionError> for Failure {
+    fn from(error: SessionError) -> Self {
+        let kind = match &error {
+            error if error.is_of_library() => Kind::Library,
+            SessionError::Target(error) => kind_of(error),
+            SessionError::Ended { .. } => Kind::Target,
+            SessionError::NoLibrary { .. } | SessionError::StaticallyLinked { .. } => {
+                Kind::NoLibrary
+            }
+            _ => Kind::Host,
+        };
+        Self::new(kind, error)
+    }
+}
+
+impl From<BaselineError> for Failure {
+    fn from(error: BaselineError) -> Self {
         Self::new(Kind::Usage, error)
     }
 }
@@ -120,5 +114,11 @@ impl From<EarlierError> for Failure {
 impl From<WriteError> for Failure {
     fn from(error: WriteError) -> Self {
         Self::new(Kind::Output, error)
+    }
+}
+
+impl From<LeakError> for Failure {
+    fn from(error: LeakError) -> Self {
+        Self::new(Kind::Leak, error)
     }
 }

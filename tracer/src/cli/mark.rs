@@ -12,14 +12,14 @@ use rustix::net::sockopt::socket_peercred;
 use super::{
     args::Mark,
     failure::{Failure, Kind},
-    marks::{self, LONGEST_NAME, LONGEST_WAIT},
+    mark_socket::{self, MAX_WAIT},
 };
 
 /// Returns once the mark is set: whatever happens then comes after it.
 ///
 /// # Errors
 /// When there is no tracer to ask, or several, or it doesn't answer.
-pub fn mark(options: &Mark) -> Result<(), Failure> {
+pub(super) fn mark(options: &Mark) -> Result<(), Failure> {
     let tracer = match options.pid {
         Some(pid) => connect(pid).map_err(|error| {
             failure(anyhow!(error).context(format!(
@@ -34,26 +34,12 @@ pub fn mark(options: &Mark) -> Result<(), Failure> {
     if answer.is_empty() {
         return Err(failure(anyhow!(
             "the tracer has ended, or has set no mark within {} s",
-            LONGEST_WAIT.as_secs()
+            MAX_WAIT.as_secs()
         )));
     }
-    // Whoever reads no further knows enough.
-    let _ = io::stdout().write_all(answer.as_bytes());
+    // A closed pipe isn't an error: the mark is set.
+    io::stdout().write_all(answer.as_bytes()).ok();
     Ok(())
-}
-
-/// What a mark may be called.
-///
-/// # Errors
-/// Why it can't be.
-pub fn name(text: &str) -> Result<String, String> {
-    if text.is_empty() || text.len() > LONGEST_NAME {
-        return Err(format!("must have from 1 to {LONGEST_NAME} bytes"));
-    }
-    if text.contains(char::is_control) {
-        return Err("must be one line of text".to_owned());
-    }
-    Ok(text.to_owned())
 }
 
 fn failure(error: anyhow::Error) -> Failure {
@@ -64,7 +50,7 @@ fn failure(error: anyhow::Error) -> Failure {
 fn only_tracer() -> Result<UnixStream, Failure> {
     let sockets = procfs::net::unix().map_err(|error| Failure::new(Kind::Host, error))?;
     let paths = sockets.into_iter().filter_map(|socket| socket.path);
-    let names = paths.filter_map(|path| marks::pid(path.to_str()?));
+    let names = paths.filter_map(|path| mark_socket::pid(path.to_str()?));
     let mut tracers: Vec<(u32, UnixStream)> = names
         .filter_map(|pid| Some((pid, connect(pid).ok()?)))
         .collect();
@@ -87,19 +73,19 @@ fn only_tracer() -> Result<UnixStream, Failure> {
     }
 }
 
-/// Reaches a tracer, and nobody who pretends to be one.
+/// Connects to a tracer after checking that the peer is that process.
 fn connect(pid: u32) -> io::Result<UnixStream> {
-    let stream = UnixStream::connect_addr(&marks::address(pid)?)?;
+    let stream = UnixStream::connect_addr(&mark_socket::address(pid)?)?;
     let peer = socket_peercred(&stream)?.pid;
-    if marks::is_trusted(&stream)? && u32::try_from(peer.as_raw_nonzero().get()) == Ok(pid) {
+    if mark_socket::is_trusted(&stream)? && u32::try_from(peer.as_raw_nonzero().get()) == Ok(pid) {
         return Ok(stream);
     }
     Err(io::ErrorKind::PermissionDenied.into())
 }
 
 fn ask(mut tracer: UnixStream, name: &str) -> io::Result<String> {
-    tracer.set_read_timeout(Some(2 * LONGEST_WAIT))?;
-    tracer.write_all(marks::request(name).as_bytes())?;
+    tracer.set_read_timeout(Some(2 * MAX_WAIT))?;
+    tracer.write_all(mark_socket::request(name).as_bytes())?;
     tracer.shutdown(Shutdown::Write)?;
     let mut answer = String::new();
     tracer.read_to_string(&mut answer)?;

@@ -1,29 +1,17 @@
-//! Options, wiring, exit codes.
+//! The command line: options, wiring, signals, exit codes, printing.
 
 mod args;
 mod attach;
-mod banks;
-mod before;
-mod books;
 mod check;
-mod clock;
-mod deed;
-mod everyone;
+mod command;
 mod failure;
-mod host;
-mod libraries;
-mod linker;
 mod mark;
-mod marks;
-mod meshes;
-mod output;
-mod python;
-mod reading;
+mod mark_socket;
+mod outputs;
 mod run;
-mod session;
 mod signals;
-mod spaces;
-mod stacks;
+mod terminal;
+mod trace;
 
 use std::{io, process::ExitCode};
 
@@ -32,13 +20,14 @@ use tracing_subscriber::EnvFilter;
 
 use args::{Arguments, Command};
 use failure::{Failure, Kind};
+use terminal::Terminal;
 
 /// The program.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     // Before anything of ours runs in what is to become another program.
     if let Command::ExecHeld { command } = &arguments.command {
-        return tell(&run::exec_held(command));
+        return end(&command::exec_held(command));
     }
     let filter = EnvFilter::try_from_env("TT_MEMTRACE_LOG")
         .unwrap_or_else(|_| EnvFilter::new("warn,aya=error"));
@@ -53,7 +42,7 @@ pub fn main() -> ExitCode {
         .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
-        Err(error) => return tell(&Failure::new(Kind::Host, error)),
+        Err(error) => return end(&Failure::new(Kind::Host, error)),
     };
     let result = match arguments.command {
         Command::Run(options) => runtime.block_on(run::run(options)),
@@ -64,10 +53,10 @@ pub fn main() -> ExitCode {
         Command::Check(options) => check::check(&options),
         Command::ExecHeld { .. } => Ok(ExitCode::SUCCESS),
     };
-    result.unwrap_or_else(|failure| tell(&failure))
+    result.unwrap_or_else(|failure| end(&failure))
 }
 
-fn tell(failure: &Failure) -> ExitCode {
-    eprintln!("tt-memtrace: {failure}");
+fn end(failure: &Failure) -> ExitCode {
+    Terminal::new(true).warn(&failure.to_string());
     failure.code()
 }

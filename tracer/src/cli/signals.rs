@@ -1,4 +1,4 @@
-//! Signals that ask the tracer to stop, or to mark a moment.
+//! What the tracer is asked for while it traces: by signals, and by `tt-memtrace mark`.
 
 use std::{io, thread};
 
@@ -8,23 +8,26 @@ use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1},
     iterator::{SignalsInfo, exfiltrator::origin::WithOrigin},
 };
-use tokio::sync::mpsc::{self, UnboundedReceiver};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
-use super::marks::{self, MarkRequest};
+use super::mark_socket;
+use crate::session::Request;
 
-/// A request to stop.
+/// A signal that asks the tracer to stop.
 #[derive(Clone, Copy, Debug)]
-pub struct Request {
+pub(super) struct StopSignal {
     pub signal: Signal,
     /// From a process (`kill`), so to the tracer alone; not from a terminal's key, which goes to
     /// the whole foreground process group.
     pub from_process: bool,
 }
 
-/// What the tracer is asked for while it traces.
-pub struct Requests {
-    pub stop: UnboundedReceiver<Request>,
-    pub mark: UnboundedReceiver<MarkRequest>,
+/// What the tracer is asked for.
+pub(super) struct Requests {
+    pub stops: UnboundedReceiver<StopSignal>,
+    /// Marks so far; the sender takes others.
+    pub requests: UnboundedReceiver<Request>,
+    pub sender: UnboundedSender<Request>,
 }
 
 /// Receives SIGINT, SIGTERM and SIGHUP instead of being ended by them, SIGUSR1 to mark a moment, and what
@@ -32,27 +35,33 @@ pub struct Requests {
 ///
 /// # Errors
 /// When the handlers can't be installed.
-pub fn requests() -> io::Result<Requests> {
+pub(super) fn requests() -> io::Result<Requests> {
     let mut signals = SignalsInfo::<WithOrigin>::new([SIGINT, SIGTERM, SIGHUP, SIGUSR1])?;
-    let (stop, stopped) = mpsc::unbounded_channel();
-    let (mark, marked) = mpsc::unbounded_channel();
-    if let Err(error) = marks::listen(mark.clone()) {
+    let (stop, stops) = mpsc::unbounded_channel();
+    let (sender, requests) = mpsc::unbounded_channel();
+    if let Err(error) = mark_socket::listen(sender.clone()) {
         tracing::warn!("`tt-memtrace mark` can't reach this tracer (SIGUSR1 can): {error}");
     }
+    let marks = sender.clone();
     thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
             for origin in &mut signals {
                 let from_process = matches!(origin.cause, Cause::Sent(_));
                 let stop = |signal| {
-                    let request = Request {
+                    let request = StopSignal {
                         signal,
                         from_process,
                     };
                     stop.send(request).is_ok()
                 };
                 let is_heard = match origin.signal {
-                    SIGUSR1 => mark.send(MarkRequest::default()).is_ok(),
+                    SIGUSR1 => marks
+                        .send(Request::Mark {
+                            name: None,
+                            reply: None,
+                        })
+                        .is_ok(),
                     SIGINT => stop(Signal::INT),
                     SIGTERM => stop(Signal::TERM),
                     _ => stop(Signal::HUP),
@@ -63,7 +72,8 @@ pub fn requests() -> io::Result<Requests> {
             }
         })?;
     Ok(Requests {
-        stop: stopped,
-        mark: marked,
+        stops,
+        requests,
+        sender,
     })
 }

@@ -1,37 +1,39 @@
-//! What one type of memory has been through on one device.
+//! The account of one type of memory on one device: what is live, the peak, and the totals.
 
 use std::ops::{Index, IndexMut};
 
-use super::{BufferType, Nanoseconds, composition::PeakOf};
+use super::{
+    composition::PeakOf,
+    event::{BufferType, Nanoseconds},
+};
 
-/// Bytes and buffers of one [`BufferType`] on one device, now and in sum. Bytes are those of
-/// owning buffers only; sums saturate rather than wrap, so a wrong record cannot make a total of
-/// nonsense from an underflow.
+/// Bytes and buffers of one [`BufferType`] on one device: live ones, and totals. Only owning buffers count.
+/// Sums saturate rather than wrap, so a wrong record can't turn a total into nonsense by an underflow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Account {
-    /// Bytes of the buffers that are live.
+pub(crate) struct Account {
+    /// Bytes of the live buffers.
     pub live_bytes: u64,
-    /// Number of the buffers that are live.
+    /// Number of live buffers.
     pub live_buffers: u64,
     /// The most that `live_bytes` has ever been.
     pub peak_bytes: u64,
     /// When `peak_bytes` was first reached; 0 if nothing was ever live.
     pub peak_at: Nanoseconds,
-    /// Bytes allocated while the tracer watched.
+    /// Bytes allocated since the tracer attached.
     pub allocated_bytes: u64,
-    /// Bytes freed while the tracer watched.
+    /// Bytes freed since the tracer attached.
     pub freed_bytes: u64,
-    /// Number of allocations that the tracer saw.
+    /// Number of allocations since the tracer attached.
     pub allocations: u64,
-    /// Number of buffers that ended, by whatever way, while the tracer watched.
+    /// Number of buffers that ended since the tracer attached, in whatever way.
     pub deallocations: u64,
-    /// When `live_bytes` got the value that it has.
+    /// When `live_bytes` got its current value.
     changed_at: Nanoseconds,
 }
 
 impl Account {
-    /// A buffer of `bytes` is live from `at` on, without having been allocated under the tracer's
-    /// eyes. Says whether so much was never live before.
+    /// Adds a buffer that is live from `at` on but whose allocation the tracer didn't see. Returns whether
+    /// the live bytes reach a new maximum.
     pub(super) fn hold(&mut self, bytes: u64, at: Nanoseconds) -> bool {
         self.live_bytes = self.live_bytes.saturating_add(bytes);
         self.live_buffers = self.live_buffers.saturating_add(1);
@@ -44,14 +46,13 @@ impl Account {
         maximum
     }
 
-    /// Takes a [`hold`](Self::hold) back: the buffer turns out to have been allocated under the
-    /// tracer's eyes.
+    /// Takes a [`hold`](Self::hold) back, because the tracer does see the buffer's allocation.
     pub(super) fn release(&mut self, bytes: u64) {
         self.live_bytes = self.live_bytes.saturating_sub(bytes);
         self.live_buffers = self.live_buffers.saturating_sub(1);
     }
 
-    /// A buffer of `bytes` was allocated. Says whether so much was never live before.
+    /// Adds a buffer that was allocated. Returns whether the live bytes reach a new maximum.
     pub(super) fn allocate(&mut self, bytes: u64, at: Nanoseconds) -> bool {
         let maximum = self.hold(bytes, at);
         self.allocated_bytes = self.allocated_bytes.saturating_add(bytes);
@@ -59,7 +60,7 @@ impl Account {
         maximum
     }
 
-    /// A live buffer of `bytes` ended.
+    /// Removes a live buffer that ended.
     pub(super) fn free(&mut self, bytes: u64, at: Nanoseconds) {
         self.live_bytes = self.live_bytes.saturating_sub(bytes);
         self.live_buffers = self.live_buffers.saturating_sub(1);
@@ -68,13 +69,13 @@ impl Account {
         self.changed_at = at;
     }
 
-    /// Takes over what a mesh's account holds and has been through, for a chip that turns out to
-    /// be a member of the mesh. Says whose peak is the chip's from now on.
+    /// Adds a mesh's account to the account of a chip that is now known to be a member of the mesh. Returns
+    /// which peak is the chip's peak from now on.
     ///
-    /// The sum's peak is exact when the mesh's account is no older than its last allocation, which
-    /// is the rule: a member shows itself right after the first. When events were lost and it shows
-    /// itself later, the peak is the largest of what is certain.
-    pub(super) fn take_over(&mut self, mesh: &Self) -> PeakOf {
+    /// Usually the mesh's account has only one allocation by then, because the creation of a member's buffer
+    /// follows right after it: then the peak of the sum is exact. If events were lost and the membership
+    /// shows later, the peak is the largest value that is certain.
+    pub(super) fn merge(&mut self, mesh: &Self) -> PeakOf {
         let before = *self;
         *self = Self {
             live_bytes: before.live_bytes.saturating_add(mesh.live_bytes),
@@ -88,31 +89,27 @@ impl Account {
             changed_at: before.changed_at.max(mesh.changed_at),
         };
         let mut peak = PeakOf::Own;
-        for (whose, bytes, at) in [
-            (PeakOf::Other, mesh.peak_bytes, mesh.peak_at),
-            (PeakOf::Sum, self.live_bytes, self.changed_at),
-        ] {
-            if bytes > self.peak_bytes {
-                peak = whose;
-                self.peak_bytes = bytes;
-                self.peak_at = at;
-            }
+        if mesh.peak_bytes > self.peak_bytes {
+            peak = PeakOf::Other;
+            (self.peak_bytes, self.peak_at) = (mesh.peak_bytes, mesh.peak_at);
+        }
+        let now = (self.live_bytes, self.changed_at);
+        // If one account's peak is now, the sum has also the other account's buffers of 0 bytes.
+        let is_peak = self.live_bytes > 0 && now == (self.peak_bytes, self.peak_at);
+        if self.live_bytes > self.peak_bytes || is_peak {
+            peak = PeakOf::Sum;
+            (self.peak_bytes, self.peak_at) = now;
         }
         peak
     }
-
-    /// Whether this type of memory was ever in use.
-    pub fn is_used(&self) -> bool {
-        self.live_buffers > 0 || self.allocations > 0 || self.deallocations > 0
-    }
 }
 
-/// One of something for each [`BufferType`].
+/// One value for each [`BufferType`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ByType<T>([T; BufferType::ALL.len()]);
+pub(crate) struct ByType<T>([T; BufferType::ALL.len()]);
 
 /// One [`Account`] for each [`BufferType`].
-pub type Memory = ByType<Account>;
+pub(super) type Memory = ByType<Account>;
 
 impl<T> Index<BufferType> for ByType<T> {
     type Output = T;

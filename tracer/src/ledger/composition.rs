@@ -1,63 +1,15 @@
-//! Of what the memory on a device consists, by where it was allocated: now, and at its peak.
+//! What the memory on a device consists of, by where it was allocated: now, and at its peak.
 
 use std::collections::{BTreeMap, HashMap};
 
-use serde::Serialize;
-
-use crate::stack::StackId;
-
-/// Where a buffer comes from, as far as that tells it from others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Source {
-    /// The tracer saw its birth, and its stack if that was captured.
-    Traced(Option<StackId>),
-    /// It was there before the tracer came.
-    BeforeAttach,
-}
-
-impl Source {
-    /// Where it was allocated, if that was captured.
-    pub fn stack(self) -> Option<StackId> {
-        match self {
-            Self::Traced(stack) => stack,
-            Self::BeforeAttach => None,
-        }
-    }
-}
-
-/// How many buffers, and their sizes' sum.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Tally {
-    pub buffers: u64,
-    /// Of buffers on a mesh: on each member.
-    pub bytes: u64,
-}
-
-impl Tally {
-    /// Counts one more buffer of so many bytes.
-    pub fn add(&mut self, bytes: u64) {
-        *self += Self { buffers: 1, bytes };
-    }
-
-    fn remove(&mut self, bytes: u64) {
-        self.buffers = self.buffers.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(bytes);
-    }
-}
-
-impl std::ops::AddAssign for Tally {
-    fn add_assign(&mut self, other: Self) {
-        self.buffers = self.buffers.saturating_add(other.buffers);
-        self.bytes = self.bytes.saturating_add(other.bytes);
-    }
-}
+use super::group::{Count, Source};
 
 /// What one [`Account`](super::Account) consists of.
 ///
-/// Nothing is copied when a maximum is reached or left: a part notes what it was at the last maximum
-/// when it first changes after it, so each change costs the same.
+/// Reaching or leaving a maximum copies nothing. A part notes what it was at the last maximum when it first
+/// changes after that maximum. So each change costs the same, however many parts there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Composition {
+pub(crate) struct Composition {
     /// A part stays when nothing of it is live any more: the peak may need it.
     parts: HashMap<Source, Part>,
     /// How often the live bytes reached a new maximum.
@@ -66,39 +18,40 @@ pub struct Composition {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Part {
-    live: Tally,
-    /// What was live at the maximum number `noted`; of no meaning once there is a later one.
-    at_maximum: Tally,
+    live: Count,
+    /// What was live at the maximum with the number `noted`. Outdated once there is a later maximum.
+    at_maximum: Count,
     noted: u64,
 }
 
-/// Whose peak is the peak of two accounts that become one.
+/// Which peak is the peak of two accounts that are merged into one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PeakOf {
     Own,
     Other,
-    /// What both hold together now.
+    /// What both together hold now.
     Sum,
 }
 
 impl Composition {
-    /// A buffer is live. `maximum`: there was never so much before.
+    /// Adds a live buffer. `maximum`: the live bytes reach a new maximum with it.
     pub(super) fn add(&mut self, source: Source, bytes: u64, maximum: bool) {
         if maximum {
             self.maxima += 1;
             self.parts.entry(source).or_default().live.add(bytes);
         } else {
-            self.changing(source).live.add(bytes);
+            self.part_to_change(source).live.add(bytes);
         }
     }
 
-    /// A buffer is live no more.
+    /// Removes a buffer that is no longer live.
     pub(super) fn remove(&mut self, source: Source, bytes: u64) {
-        self.changing(source).live.remove(bytes);
+        self.part_to_change(source).live.remove(bytes);
     }
 
-    /// The part, which is to change after a maximum.
-    fn changing(&mut self, source: Source) -> &mut Part {
+    /// A part that is about to change without a new maximum. Before its first change since the last maximum,
+    /// the part's count at that maximum is noted.
+    fn part_to_change(&mut self, source: Source) -> &mut Part {
         let part = self.parts.entry(source).or_default();
         if part.noted != self.maxima {
             part.noted = self.maxima;
@@ -107,8 +60,8 @@ impl Composition {
         part
     }
 
-    /// Takes over what another account consists of.
-    pub(super) fn take_over(&mut self, other: &Self, peak: PeakOf) {
+    /// Adds what another account consists of. `peak`: which peak is the peak of the sum.
+    pub(super) fn merge(&mut self, other: &Self, peak: PeakOf) {
         let at_peak = match peak {
             PeakOf::Own => Some(self.peak()),
             PeakOf::Other => Some(other.peak()),
@@ -125,14 +78,14 @@ impl Composition {
         }
     }
 
-    /// What is live now, without what isn't.
-    pub fn live(&self) -> BTreeMap<Source, Tally> {
-        self.tallies(|part| part.live)
+    /// What is live now, by source. Sources without live buffers are left out.
+    pub(crate) fn live(&self) -> BTreeMap<Source, Count> {
+        self.counts(|part| part.live)
     }
 
-    /// What was live when the live bytes first reached their maximum.
-    pub fn peak(&self) -> BTreeMap<Source, Tally> {
-        self.tallies(|part| {
+    /// What was live when the live bytes first reached their maximum, by source.
+    pub(crate) fn peak(&self) -> BTreeMap<Source, Count> {
+        self.counts(|part| {
             if part.noted == self.maxima {
                 part.at_maximum
             } else {
@@ -141,11 +94,11 @@ impl Composition {
         })
     }
 
-    fn tallies(&self, tally: impl Fn(&Part) -> Tally) -> BTreeMap<Source, Tally> {
+    fn counts(&self, count: impl Fn(&Part) -> Count) -> BTreeMap<Source, Count> {
         self.parts
             .iter()
-            .map(|(source, part)| (*source, tally(part)))
-            .filter(|(_, tally)| tally.buffers > 0)
+            .map(|(source, part)| (*source, count(part)))
+            .filter(|(_, count)| count.buffers > 0)
             .collect()
     }
 }

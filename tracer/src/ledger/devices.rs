@@ -1,34 +1,37 @@
-//! The devices of one process, what lies on each, and which chips a mesh consists of.
+//! The devices of one process, what lies on each, and the member chips of each mesh.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Account, BufferType, ByType, Composition, Device, DeviceKind, LiveBuffer, Memory, Nanoseconds,
+    account::{Account, ByType, Memory},
+    composition::Composition,
+    event::{BufferType, Device, DeviceKind, Nanoseconds},
+    live_buffer::LiveBuffer,
 };
 
-/// One device's memory and, for a mesh, its members as far as they are known.
+/// One device's memory and, for a mesh, its known member chips.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DeviceAccount {
-    /// Ids of the chips that are known to belong to this mesh; empty for a chip.
+pub(crate) struct DeviceAccount {
+    /// Ids of this mesh's known member chips; empty for a chip.
     pub members: BTreeSet<u32>,
-    /// On a chip: all that lies on it, its meshes' buffers included. On a mesh: what lies on *each*
-    /// member.
+    /// For a chip: all that lies on it, including buffers of its meshes. For a mesh: what lies on *each*
+    /// member chip.
     pub memory: Memory,
-    /// Of what `memory` consists.
+    /// What `memory` consists of.
     pub composition: ByType<Composition>,
 }
 
-/// The devices that buffers were made on. A mesh's changes reach its members' accounts too.
+/// The devices that have or had buffers. A change on a mesh also changes its member chips' accounts.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Devices(BTreeMap<Device, DeviceAccount>);
 
 impl Devices {
-    pub fn all(&self) -> &BTreeMap<Device, DeviceAccount> {
+    pub(super) fn all(&self) -> &BTreeMap<Device, DeviceAccount> {
         &self.0
     }
 
-    /// The meshes and their members, with nothing on them.
-    pub fn without_memory(&self) -> Self {
+    /// The same meshes and members, with nothing on them.
+    pub(super) fn without_memory(&self) -> Self {
         let meshes = self
             .0
             .iter()
@@ -46,40 +49,44 @@ impl Devices {
         )
     }
 
-    /// Lists the device, even if nothing ever lies on it.
-    pub fn note(&mut self, device: Device) {
+    /// Lists a device even if no owning buffer ever lies on it.
+    pub(super) fn add(&mut self, device: Device) {
         self.0.entry(device).or_default();
     }
 
-    pub fn hold(&mut self, live: &LiveBuffer, at: Nanoseconds) {
+    /// Adds a buffer whose allocation the tracer didn't see.
+    pub(super) fn hold(&mut self, live: &LiveBuffer, at: Nanoseconds) {
         self.grow(live, |account, bytes| account.hold(bytes, at));
     }
 
-    pub fn release(&mut self, live: &LiveBuffer) {
+    /// Takes a [`hold`](Self::hold) back.
+    pub(super) fn release(&mut self, live: &LiveBuffer) {
         self.shrink(live, Account::release);
     }
 
-    pub fn allocate(&mut self, live: &LiveBuffer, at: Nanoseconds) {
+    /// Adds a buffer that was allocated.
+    pub(super) fn allocate(&mut self, live: &LiveBuffer, at: Nanoseconds) {
         self.grow(live, |account, bytes| account.allocate(bytes, at));
     }
 
-    pub fn free(&mut self, live: &LiveBuffer, at: Nanoseconds) {
+    /// Removes a buffer that ended.
+    pub(super) fn free(&mut self, live: &LiveBuffer, at: Nanoseconds) {
         self.shrink(live, |account, bytes| account.free(bytes, at));
     }
 
-    /// Makes the chip a member of the mesh, and the mesh's account so far part of the chip's.
-    /// Says whether that is new.
-    pub fn join(&mut self, mesh: Device, chip: u32) -> bool {
+    /// Makes a chip a member of a mesh and adds the mesh's account so far to the chip's. Returns whether the
+    /// membership is new.
+    pub(super) fn add_member(&mut self, mesh: Device, chip: u32) -> bool {
         let account = self.0.entry(mesh).or_default();
         if !account.members.insert(chip) {
             return false;
         }
-        // Taken out while the chip's account, in the same map, is written to.
+        // Taken out of the map, because the chip's account in the same map is changed.
         let account = std::mem::take(account);
         let chip = self.0.entry(chip_device(chip)).or_default();
         for buffer_type in BufferType::ALL {
-            let peak = chip.memory[buffer_type].take_over(&account.memory[buffer_type]);
-            chip.composition[buffer_type].take_over(&account.composition[buffer_type], peak);
+            let peak = chip.memory[buffer_type].merge(&account.memory[buffer_type]);
+            chip.composition[buffer_type].merge(&account.composition[buffer_type], peak);
         }
         self.0.insert(mesh, account);
         true
@@ -114,7 +121,7 @@ impl Devices {
         if account.members.is_empty() {
             return;
         }
-        // Taken out while the members' accounts, in the same map, are written to.
+        // Taken out of the map, because the members' accounts in the same map are changed.
         let members = std::mem::take(&mut account.members);
         for &chip in &members {
             change(self.0.entry(chip_device(chip)).or_default());

@@ -1,49 +1,50 @@
-//! What happens to device memory, as the ledger sees it: one [`Event`] per birth, death or mass
-//! death of buffers, already decoded from the kernel's records and free of any release's layout.
+//! What happens to device memory, as the ledger sees it: one [`Event`] for each buffer that is allocated,
+//! created, freed or destroyed, and one for each bulk free. Events are decoded from the kernel's records
+//! and don't depend on any release's layout.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::stack::StackId;
+use crate::frame::StackId;
 
 /// A point in time, in nanoseconds since the trace started.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(transparent)]
-pub struct Nanoseconds(pub u64);
+pub(crate) struct Nanoseconds(pub u64);
 
-/// The address, in the target's own address space, of a C++ `tt::tt_metal::Buffer`. It is what
-/// tells two live buffers of one process apart; after the object's end it may be used again.
+/// The address, in the target's own address space, of a C++ `tt::tt_metal::Buffer`. It identifies a live
+/// buffer within its process. Once the object is destroyed, another object may get the same address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ObjectPointer(pub u64);
+pub(crate) struct ObjectPointer(pub u64);
 
 /// The address, in the target's own address space, of the `AllocatorImpl` that owns a buffer's
-/// memory. Each device, and each sub-device manager, has one of its own.
+/// memory. Each device and each sub-device manager has its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AllocatorPointer(pub u64);
+pub(crate) struct AllocatorPointer(pub u64);
 
-/// Where a buffer lies: `tt::tt_metal::BufferType` (`buffer_types.fbs`; the values have been the
-/// same in every release since 0.62).
+/// The type of memory that a buffer lies in: `tt::tt_metal::BufferType` (`buffer_types.fbs`; the values
+/// are the same in every release since 0.62).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum BufferType {
+pub(crate) enum BufferType {
     /// The device's DRAM, interleaved over its banks.
     Dram,
     /// The worker cores' L1.
     L1,
-    /// Huge pages of the host; not device memory.
+    /// Huge pages of the host. This is not device memory.
     SystemMemory,
-    /// The part of L1 kept for small buffers.
+    /// The part of L1 reserved for small buffers.
     L1Small,
-    /// The part of DRAM kept for captured traces.
+    /// The part of DRAM reserved for captured traces.
     Trace,
 }
 
 impl BufferType {
-    /// Every type, in the order in which they are shown.
-    pub const ALL: [Self; 5] = [
+    /// Every type, in display order.
+    pub(crate) const ALL: [Self; 5] = [
         Self::Dram,
         Self::L1,
         Self::L1Small,
@@ -51,8 +52,8 @@ impl BufferType {
         Self::SystemMemory,
     ];
 
-    /// TT-Metal's number.
-    pub fn number(self) -> u32 {
+    /// TT-Metal's number for the type.
+    pub(crate) fn number(self) -> u32 {
         match self {
             Self::Dram => 0,
             Self::L1 => 1,
@@ -62,8 +63,8 @@ impl BufferType {
         }
     }
 
-    /// The type with TT-Metal's number, or `None` for a number that no release has.
-    pub fn from_number(number: u64) -> Option<Self> {
+    /// The type that has this number in TT-Metal, or `None` if no release has such a number.
+    pub(crate) fn from_number(number: u64) -> Option<Self> {
         Some(match number {
             0 => Self::Dram,
             1 => Self::L1,
@@ -87,23 +88,23 @@ impl fmt::Display for BufferType {
     }
 }
 
-/// How a buffer's pages are spread: `tt::tt_metal::TensorMemoryLayout`.
+/// How a buffer's pages are distributed over the banks: `tt::tt_metal::TensorMemoryLayout`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum Layout {
+pub(crate) enum Layout {
     Interleaved,
     SingleBank,
     HeightSharded,
     WidthSharded,
     BlockSharded,
     NdSharded,
-    /// A number that this version of the tool has no name for.
+    /// A number that this version of the tool doesn't know.
     Unknown,
 }
 
 impl Layout {
-    /// The layout with TT-Metal's number (`buffer_types.fbs`).
-    pub fn from_number(number: u64) -> Self {
+    /// The layout that has this number in TT-Metal (`buffer_types.fbs`).
+    pub(crate) fn from_number(number: u64) -> Self {
         match number {
             0 => Self::Interleaved,
             1 => Self::SingleBank,
@@ -116,35 +117,35 @@ impl Layout {
     }
 }
 
-/// One chip, or a mesh of them. TT-Metal numbers the two independently of each other: a process
-/// may well have a chip 1 and a mesh 1.
+/// One chip, or a mesh of chips. TT-Metal numbers chips and meshes independently: a process may have both
+/// a chip 1 and a mesh 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum DeviceKind {
+pub(crate) enum DeviceKind {
     Mesh,
     Chip,
 }
 
-/// A device as `IDevice::id()` names it, with the kind that makes the number unambiguous.
+/// A device: its `IDevice::id()`, and the kind that makes this number unambiguous.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Device {
+pub(crate) struct Device {
     pub kind: DeviceKind,
     pub id: u32,
 }
 
 /// Whether a buffer holds memory of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Ownership {
-    /// The allocator gave it its address; its end gives the memory back.
+pub(crate) enum Ownership {
+    /// The allocator gave the buffer its address. When the buffer ends, the allocator gets the memory back.
     Owning,
-    /// It stands for memory that another buffer, or nobody, owns: a mesh's member, a view, a kernel
-    /// binary, a preallocated system area.
+    /// The buffer refers to memory that another buffer owns, or that no buffer owns: a mesh member, a view,
+    /// a kernel binary, a preallocated system area.
     NonOwning,
 }
 
-/// A buffer as it was at an event. Sizes in bytes; `address` is the offset within each bank.
+/// A buffer as it was at the time of an event. Sizes are in bytes; `address` is the offset within each bank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Buffer {
+pub(crate) struct Buffer {
     pub object: ObjectPointer,
     pub allocator: AllocatorPointer,
     pub device: Device,
@@ -153,8 +154,8 @@ pub struct Buffer {
     pub page_size: u64,
     pub buffer_type: BufferType,
     pub layout: Layout,
-    /// How much of each bank the allocator took for it, from `address` on: the same in all banks of its
-    /// type, whether or not a page lies there. `None` where that isn't known.
+    /// Bytes that the allocator took of each bank for the buffer, starting at `address`: the same in every
+    /// bank of its type, whether or not one of the buffer's pages lies there. `None` if unknown.
     pub bytes_per_bank: Option<u64>,
     /// `Buffer::unique_id()`, where the release has one.
     pub unique_id: Option<u64>,
@@ -162,8 +163,9 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    /// Whether both are one buffer. How much of each bank it takes may be known of only one of them.
-    pub fn is_same_as(&self, other: &Self) -> bool {
+    /// Whether both describe the same buffer. `bytes_per_bank` isn't compared: it may be known in only one
+    /// of the descriptions.
+    pub(crate) fn is_same_as(&self, other: &Self) -> bool {
         let other = Self {
             bytes_per_bank: self.bytes_per_bank,
             ..*other
@@ -172,63 +174,62 @@ impl Buffer {
     }
 }
 
-/// How a process ended, as `wait(2)` tells it.
+/// How a process ended, as `wait(2)` reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Exit {
+pub(crate) enum Exit {
     Code(i32),
     Signal(i32),
 }
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EventKind {
+pub(crate) enum EventKind {
     /// The allocator gave an owning buffer its address.
     Allocate(Buffer),
-    /// A graph capture that dispatches nothing took the place of the allocator: the buffer has
-    /// address 0 and no memory.
+    /// A graph capture that dispatches nothing replaced the allocator: the buffer has address 0 and no
+    /// memory.
     Hooked(Buffer),
-    /// An owning buffer ended without ever getting an address: the allocator threw.
+    /// An owning buffer ended without ever having had an address: the allocator threw an exception.
     Failed(Buffer),
-    /// An owning buffer was there before the tracer came: its process's memory says so.
+    /// The attach snapshot contains an owning buffer: it was allocated before the tracer attached.
     Found(Buffer),
-    /// An owning buffer gives its memory back to the allocator. Its object is all that an end tells:
-    /// the rest was told at its birth, and reading it again would cost the target time.
+    /// An owning buffer gives its memory back to the allocator. The event has the buffer's object only: the
+    /// rest is known from its allocation, and reading it again would cost the target time.
     Deallocate(ObjectPointer),
-    /// A non-owning buffer came into being.
+    /// A non-owning buffer was created.
     Create(Buffer),
-    /// A non-owning buffer ended.
+    /// A non-owning buffer was destroyed.
     Destroy(ObjectPointer),
-    /// An allocator frees all that it ever gave (`AllocatorImpl::deallocate_buffers`, when a device
-    /// closes).
+    /// An allocator frees all its buffers (`AllocatorImpl::deallocate_buffers`, when a device closes).
     BulkFree(AllocatorPointer),
-    /// The process forked: the child has copies of its objects, which hold no memory of the child's.
+    /// The process forked. The child has copies of the parent's objects; they hold no memory of the child.
     Fork {
         /// The child's pid.
         child: u32,
     },
-    /// The process executed a program: what it held went with the old one.
+    /// The process executed a program (`execve`). All that the process held went with the old program.
     Exec,
-    /// The process ended, and what it still held went with it. `None`: how it ended isn't known.
+    /// The process ended, and all that it still held was freed. `None` if it isn't known how it ended.
     Exit(Option<Exit>),
-    /// The ring buffer was full: so many events were not recorded since the last such event.
+    /// The ring buffer was full: this many events were not recorded since the previous `Lost` event.
     Lost(u64),
 }
 
 impl EventKind {
-    /// Whether it is about the process itself and not about device memory.
-    pub fn is_of_life(&self) -> bool {
+    /// Whether the event is about the process itself and not about device memory.
+    pub(crate) fn is_process_event(&self) -> bool {
         matches!(self, Self::Fork { .. } | Self::Exec | Self::Exit(_))
     }
 }
 
-/// One thing that happened in one thread of one process.
+/// Something that happened in one thread of one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Event {
+pub(crate) struct Event {
     pub pid: u32,
     pub tid: u32,
     pub time: Nanoseconds,
     pub kind: EventKind,
-    /// Where the thread was, of births and failed allocations whose stack was captured.
+    /// The thread's stack, for allocations, creations and failed allocations whose stack was captured.
     pub stack: Option<StackId>,
 }

@@ -1,47 +1,51 @@
-//! Allocations that failed, and who had the memory then.
+//! Allocations that failed, and what held the memory at that time.
 
-use super::space::{Asked, BankRange, Free, Room, Space};
-use super::{AllocatorPointer, Buffer, BufferType, Composition, Nanoseconds, Source, Tally};
-use crate::stack::StackId;
+use super::{
+    composition::Composition,
+    event::{AllocatorPointer, Buffer, BufferType, Event, Nanoseconds},
+    group::{Count, Source},
+    space::{BankRange, BanksAtFailure, FreeSpace, Occupancy, Space},
+};
+use crate::frame::StackId;
 
-/// So many failures are kept in detail: a program may try again without end.
-const MOST_IN_DETAIL: usize = 100;
+/// How many failures are kept: a program may retry without end.
+const MAX_FAILURES: usize = 100;
 
-/// Of so many of them, what lay where then: of many in a row that is nearly the same.
-const MOST_SPACES: usize = 5;
+/// How many failures are kept with all blocks in use: these are nearly the same for failures in a row.
+const MAX_SPACES: usize = 5;
 
-/// So many of those who had the memory are told apart.
-const MOST_SOURCES: usize = 10;
+/// How many of the largest sources are listed separately.
+const MAX_SOURCES: usize = 10;
 
 /// An allocation that the allocator refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FailedAllocation {
-    /// What was asked for.
+pub(crate) struct FailedAllocation {
+    /// The buffer that got no memory.
     pub buffer: Buffer,
     pub at: Nanoseconds,
     pub tid: u32,
-    /// Where the thread was, if its stack was captured.
+    /// The thread's stack, if it was captured.
     pub stack: Option<StackId>,
-    /// What was live then, in that type of memory of that device: of a mesh, on each member.
-    pub live: Tally,
-    /// Of that the largest, by where they come from.
-    pub largest: Vec<(Source, Tally)>,
-    /// What else was live.
-    pub rest: Tally,
-    /// The banks that were asked, and what was free of each then; `None` where that isn't known.
-    pub free: Option<(BankRange, Free)>,
-    /// What lay where in those banks then; only of the first failures.
+    /// What was live at that time in that type of memory of that device; for a mesh, on each member chip.
+    pub live: Count,
+    /// The largest parts of `live`, by where they were allocated.
+    pub largest: Vec<(Source, Count)>,
+    /// The rest of `live`.
+    pub rest: Count,
+    /// The addresses of the banks concerned, and what was free in each of them; `None` if unknown.
+    pub free: Option<(BankRange, FreeSpace)>,
+    /// The blocks in use in those banks at that time; only for the first failures.
     pub space: Option<Space>,
-    /// What it takes to tell what was free, once the banks are known.
-    room: Option<Room>,
+    /// From this `free` is derived once the banks' addresses are known.
+    occupancy: Option<Occupancy>,
 }
 
 impl FailedAllocation {
-    fn know_range(&mut self, range: BankRange) {
-        let Some(room) = self.room.take() else {
+    fn set_bank_range(&mut self, range: BankRange) {
+        let Some(occupancy) = self.occupancy.take() else {
             return;
         };
-        let free = room.free(&range);
+        let free = occupancy.free(&range);
         self.free = free.map(|free| (range, free));
         if let Some(space) = &mut self.space {
             space.range = Some(range);
@@ -49,95 +53,99 @@ impl FailedAllocation {
     }
 }
 
-/// The first failures of one process. How many there were, the process's counters tell.
+/// The first [`MAX_FAILURES`] failures of one process. The process's counters count all of them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FailedAllocations(Vec<FailedAllocation>);
 
 impl FailedAllocations {
-    /// Whether it is to be told what lies where.
-    pub fn wants_space(&self) -> bool {
-        self.0.len() < MOST_SPACES
+    /// Whether the next failure is kept with all blocks in use.
+    pub(super) fn wants_space(&self) -> bool {
+        self.0.len() < MAX_SPACES
     }
 
-    /// `held`: of what the memory consists that was asked of; `asked`: its banks.
-    pub fn note(
+    /// Adds a failure, with what the memory concerned consists of and the state of its banks.
+    pub(super) fn add(
         &mut self,
+        event: &Event,
         buffer: Buffer,
-        at: Nanoseconds,
-        tid: u32,
-        stack: Option<StackId>,
-        held: Option<&Composition>,
-        asked: Asked,
+        composition: Option<&Composition>,
+        banks: BanksAtFailure,
     ) {
-        if self.0.len() >= MOST_IN_DETAIL {
+        if self.0.len() >= MAX_FAILURES {
             return;
         }
-        let held = held.map(Composition::live).unwrap_or_default();
-        let mut largest: Vec<(Source, Tally)> = held.into_iter().collect();
-        // Among equals the order of their sources stands.
-        largest.sort_by_key(|(_, tally)| std::cmp::Reverse(tally.bytes));
-        let others = largest.split_off(largest.len().min(MOST_SOURCES));
+        let parts = composition.map(Composition::live).unwrap_or_default();
+        let mut largest: Vec<(Source, Count)> = parts.into_iter().collect();
+        // The sort is stable: parts of equal size stay in the order of their sources.
+        largest.sort_by_key(|(_, count)| std::cmp::Reverse(count.bytes));
+        let others = largest.split_off(largest.len().min(MAX_SOURCES));
         let rest = sum(&others);
         let mut live = sum(&largest);
         live += rest;
-        let Asked { room, range, space } = asked;
+        let BanksAtFailure {
+            occupancy,
+            range,
+            space,
+        } = banks;
         let mut failed = FailedAllocation {
             buffer,
-            at,
-            tid,
-            stack,
+            at: event.time,
+            tid: event.tid,
+            stack: event.stack,
             live,
             largest,
             rest,
             free: None,
             space,
-            room,
+            occupancy,
         };
         if let Some(range) = range {
-            failed.know_range(range);
+            failed.set_bank_range(range);
         }
         self.0.push(failed);
     }
 
-    /// Which addresses an allocator can give: those that it refused before didn't know.
-    pub fn know_range(
+    /// Sets the addresses that an allocator can give, for those of its failures that don't know them yet.
+    pub(super) fn set_bank_range(
         &mut self,
         allocator: AllocatorPointer,
         buffer_type: BufferType,
         range: BankRange,
     ) {
         for failed in &mut self.0 {
-            let of = (failed.buffer.allocator, failed.buffer.buffer_type);
-            if of == (allocator, buffer_type) && failed.free.is_none() {
-                failed.know_range(range);
+            let buffer = &failed.buffer;
+            let is_concerned = buffer.allocator == allocator && buffer.buffer_type == buffer_type;
+            if is_concerned && failed.free.is_none() {
+                failed.set_bank_range(range);
             }
         }
     }
 
-    /// An allocator may come to mean another one.
-    pub fn free_all(&mut self, allocator: AllocatorPointer) {
+    /// After a bulk free another allocator may get this address: a bank range that becomes known later need
+    /// not be the one of these failures.
+    pub(super) fn after_bulk_free(&mut self, allocator: AllocatorPointer) {
         let failed = self.0.iter_mut();
-        let its = failed.filter(|failed| failed.buffer.allocator == allocator);
-        its.for_each(|failed| failed.room = None);
+        let concerned = failed.filter(|failed| failed.buffer.allocator == allocator);
+        concerned.for_each(|failed| failed.occupancy = None);
     }
 
-    /// The lengths of blocks turned out not to be what they were taken for.
-    pub fn forget_lengths(&mut self) {
+    /// Discards all that was derived from block lengths, because these were wrong.
+    pub(super) fn forget_lengths(&mut self) {
         for failed in &mut self.0 {
-            (failed.free, failed.room) = (None, None);
+            (failed.free, failed.occupancy) = (None, None);
             failed.space.iter_mut().for_each(Space::forget_lengths);
         }
     }
 
-    pub fn all(&self) -> &[FailedAllocation] {
+    pub(super) fn all(&self) -> &[FailedAllocation] {
         &self.0
     }
 }
 
-fn sum(tallies: &[(Source, Tally)]) -> Tally {
-    let mut sum = Tally::default();
-    for (_, tally) in tallies {
-        sum += *tally;
+fn sum(parts: &[(Source, Count)]) -> Count {
+    let mut sum = Count::default();
+    for (_, count) in parts {
+        sum += *count;
     }
     sum
 }

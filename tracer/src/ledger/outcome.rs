@@ -1,125 +1,63 @@
-//! What an event turned out to mean, once the ledger had compared it with what it knew.
+//! What an event meant, given what the ledger knew before it.
 
-use super::{Buffer, Device, Nanoseconds, Ownership, Source};
-use crate::stack::StackId;
-
-/// Where the ledger's knowledge of a live buffer comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Birth {
-    /// The tracer saw its birth.
-    Traced {
-        /// When it was allocated (owning) or created (non-owning).
-        at: Nanoseconds,
-        /// The thread that did it.
-        tid: u32,
-        /// Where that thread was, if its stack was captured.
-        stack: Option<StackId>,
-        /// How many allocations the process had made by then, with this one if it is one.
-        allocations: u64,
-    },
-    /// It was found live when the tracer came; nobody knows since when.
-    BeforeAttach,
-}
-
-/// A buffer that is live, or was until the event at hand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LiveBuffer {
-    /// The buffer as it was at its birth.
-    pub buffer: Buffer,
-    /// Since when it is known.
-    pub birth: Birth,
-}
-
-impl LiveBuffer {
-    /// Whether it was there before the tracer came.
-    pub fn before_attach(&self) -> bool {
-        self.birth == Birth::BeforeAttach
-    }
-
-    /// When it was allocated or created, if the tracer saw it.
-    pub fn since(&self) -> Option<Nanoseconds> {
-        match self.birth {
-            Birth::Traced { at, .. } => Some(at),
-            Birth::BeforeAttach => None,
-        }
-    }
-
-    /// The thread that allocated or created it, if the tracer saw it.
-    pub fn tid(&self) -> Option<u32> {
-        match self.birth {
-            Birth::Traced { tid, .. } => Some(tid),
-            Birth::BeforeAttach => None,
-        }
-    }
-
-    /// Where that thread was, if its stack was captured.
-    pub fn stack(&self) -> Option<StackId> {
-        match self.birth {
-            Birth::Traced { stack, .. } => stack,
-            Birth::BeforeAttach => None,
-        }
-    }
-
-    /// Where it comes from, as far as that tells it from others.
-    pub fn source(&self) -> Source {
-        match self.birth {
-            Birth::Traced { stack, .. } => Source::Traced(stack),
-            Birth::BeforeAttach => Source::BeforeAttach,
-        }
-    }
-
-    /// Whether it holds memory of its own.
-    pub fn owns_data(&self) -> bool {
-        self.buffer.ownership == Ownership::Owning
-    }
-}
+use super::{event::Device, live_buffer::LiveBuffer};
 
 /// What one event did.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// Buffers, of either kind, whose end was never seen but is proven by this event, which comes
-    /// after it. Almost always empty.
-    pub implied: Vec<LiveBuffer>,
+pub(crate) struct Outcome {
+    /// Buffers of either kind whose end the tracer didn't see, but which this event proves to have ended
+    /// before it. Almost always empty.
+    pub implied_ends: Vec<LiveBuffer>,
     /// What the event itself did.
     pub effect: Effect,
 }
 
-/// What the event itself did, apart from the ends that it proves.
+impl From<Effect> for Outcome {
+    fn from(effect: Effect) -> Self {
+        Self {
+            implied_ends: Vec::new(),
+            effect,
+        }
+    }
+}
+
+/// What the event itself did, apart from the ends that it implies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// An owning buffer is live.
     Allocated,
-    /// An owning buffer is live, and has been since before the tracer came.
+    /// An owning buffer is live, and has been since before the tracer attached.
     Found,
-    /// The ledger knew already of what was found. Nothing changes.
+    /// The buffer that was found was known already. Nothing changed.
     Known,
     /// A non-owning buffer is live.
     Created {
-        /// The mesh whose member this birth shows the buffer's chip to be, if that is news.
+        /// The mesh that the buffer's chip is now known to belong to; `None` if the creation showed no new
+        /// membership.
         joined: Option<Device>,
     },
-    /// A live owning buffer ended.
+    /// A live owning buffer was freed.
     Deallocated(LiveBuffer),
-    /// A live non-owning buffer ended.
+    /// A live non-owning buffer was destroyed.
     Destroyed(LiveBuffer),
-    /// All live owning buffers of one allocator ended.
+    /// All live owning buffers of one allocator were freed.
     BulkFreed {
-        /// How many.
+        /// How many buffers.
         buffers: u64,
-        /// Their sizes' sum; for a mesh's allocator, on each member.
+        /// Their total size; for a mesh's allocator, on each member chip.
         bytes: u64,
-        /// The device that they lay on; `None` if there were none.
+        /// The device that the buffers lay on; `None` if there were none.
         device: Option<Device>,
     },
-    /// A buffer ended that the ledger does not know: it was there before the tracer came, or its
-    /// birth was lost. No total changes.
+    /// A buffer ended that the ledger doesn't know: it existed before the tracer attached, or the record of
+    /// its allocation or creation was lost. No total changed.
     Unmatched,
-    /// A buffer object ended that had no memory: it was hooked, a bulk free had already taken it, or
-    /// it is the copy that a fork made of the parent's. No total changes.
+    /// A buffer object ended that had no memory: it was hooked, a bulk free had already freed its memory, or
+    /// it is the copy that a fork made of the parent's object. No total changed.
     HadNoMemory,
     /// An allocation failed.
     Failed,
-    /// An allocation was hooked by a graph capture.
+    /// A graph capture hooked an allocation.
     Hooked,
     /// The process forked.
     Forked {
@@ -128,14 +66,14 @@ pub enum Effect {
     },
     /// The process executed a program.
     Executed {
-        /// How many live owning buffers went with the old one.
+        /// How many live owning buffers of the old program ended.
         buffers: u64,
-        /// Their sizes' sum; of those on a mesh, on each member.
+        /// Their total size; for those on a mesh, on each member chip.
         bytes: u64,
     },
     /// The process ended.
     Exited,
-    /// So many events were not recorded.
+    /// This many events were not recorded.
     Lost(u64),
     /// The event came after its process's end and was not applied.
     AfterExit,

@@ -1,94 +1,74 @@
-//! The accounting of one process: the rules. Those about ends have a file of their own.
+//! The accounting of one process: what it holds, and which event changes what.
 
+mod begins;
+mod counters;
 mod ends;
+mod members;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::devices::Devices;
-use super::failed::{FailedAllocation, FailedAllocations};
-use super::mark::{Marks, Since};
-use super::space::{BankRange, Space, Spaces};
+pub(crate) use counters::Counters;
+
+use self::members::MemberDetection;
 use super::{
-    AllocatorPointer, Birth, Buffer, BufferType, Device, DeviceAccount, DeviceKind, Effect, Event,
-    EventKind, Exit, LiveBuffer, Nanoseconds, ObjectPointer, Outcome, Ownership, ProcessId,
-    ProcessPrograms, ProgramEffect, ProgramEvent, Source, Tally,
+    devices::{DeviceAccount, Devices},
+    event::{
+        AllocatorPointer, BufferType, Device, DeviceKind, Event, EventKind, Exit, Nanoseconds,
+        ObjectPointer,
+    },
+    failed::{FailedAllocation, FailedAllocations},
+    group::{Count, GroupKey},
+    live_buffer::LiveBuffer,
+    marks::{Marks, Since},
+    outcome::{Effect, Outcome},
+    programs::{ProcessPrograms, ProgramEffect, ProgramEvent},
+    space::{BankRange, Space, Spaces},
 };
 
-/// How often what happened, in one process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Events that came, of every kind but [`EventKind::Lost`], applied or not.
-    pub received: u64,
-    /// Those of them that were about device memory.
-    pub memory_events: u64,
-    /// Events that came after the process's end and were not applied.
-    pub after_exit: u64,
-    /// [`EventKind::BulkFree`]s, also those that had nothing to free.
-    pub bulk_frees: u64,
-    /// Owning buffers that got an address.
-    pub allocations: u64,
-    /// Allocations that the allocator refused.
-    pub failed_allocations: u64,
-    /// Allocations that a graph capture took the place of.
-    pub hooked_allocations: u64,
-    /// Ends of owning buffers that the ledger does not know.
-    pub unmatched_deallocations: u64,
-    /// Ends of owning buffers that were never seen but are proven by what came after; also counted
-    /// among the deallocations.
-    pub implied_deallocations: u64,
-    /// Births of non-owning buffers.
-    pub created: u64,
-    /// Ends of non-owning buffers that were live.
-    pub destroyed: u64,
-    /// Ends of non-owning buffers that the ledger does not know.
-    pub unmatched_destroys: u64,
-    /// Ends of non-owning buffers that were never seen but are proven by what came after; also
-    /// counted among the destroyed.
-    pub implied_destroys: u64,
+/// One process. Several processes may have had the same pid, one after another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ProcessId {
+    pub pid: u32,
+    /// How many processes with this pid were traced before.
+    pub generation: u32,
 }
 
 /// A process's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct End {
-    /// When.
+pub(crate) struct End {
     pub at: Nanoseconds,
-    /// How; `None` if that isn't known.
+    /// `None` if it isn't known how the process ended.
     pub how: Option<Exit>,
 }
 
-/// What buffers have in common that lie on one device, in one type of memory, and come from one place.
-pub type Kin = (Device, BufferType, Source);
-
-/// What one process has done with device memory, and what it holds. After its end: what it held
-/// until then.
+/// What one process has done with device memory, and what it holds. After the process's end: what it held
+/// when it ended.
 #[derive(Clone, Debug, Default)]
-pub struct Process {
+pub(crate) struct Process {
     devices: Devices,
     owning: HashMap<ObjectPointer, LiveBuffer>,
     non_owning: HashMap<ObjectPointer, LiveBuffer>,
     /// Where the owning buffers lie.
     spaces: Spaces,
-    /// Buffer objects that exist but hold no memory: hooked ones, and those
-    /// whose memory a bulk free took. TT-Metal may still deallocate them.
+    /// Buffer objects that exist but hold no memory: hooked ones, and those whose memory a bulk free has
+    /// freed. TT-Metal may still deallocate them.
     without_memory: HashSet<ObjectPointer>,
-    /// The copies of a parent's objects that a fork made. They stand for the parent's memory.
+    /// The copies of the parent's objects that a fork made. They refer to the parent's memory.
     inherited: HashSet<ObjectPointer>,
     parent: Option<ProcessId>,
-    /// For each thread the mesh's buffer that it has just allocated, as long as nothing but
-    /// buffers for the mesh's members followed.
-    announcing: HashMap<u32, ObjectPointer>,
+    member_detection: MemberDetection,
     failed: FailedAllocations,
-    temporary: HashMap<Kin, Tally>,
+    temporary: HashMap<GroupKey, Count>,
     marks: Marks,
     programs: ProcessPrograms,
-    /// The device of each allocator that gave anything.
+    /// The device of each allocator that has given an address.
     allocators: HashMap<AllocatorPointer, Device>,
     counters: Counters,
     end: Option<End>,
 }
 
 impl Process {
-    /// A child right after the fork.
+    /// A child process right after the fork.
     pub(super) fn forked(parent: &Self, id: ProcessId) -> Self {
         let inherited = parent.owning.keys().chain(parent.non_owning.keys());
         Self {
@@ -103,229 +83,164 @@ impl Process {
         }
     }
 
-    /// The process that forked it, if that was traced.
-    pub fn parent(&self) -> Option<ProcessId> {
+    /// The process that forked this one, if it was traced.
+    pub(crate) fn parent(&self) -> Option<ProcessId> {
         self.parent
     }
 
-    /// Whether it ever did anything to device memory.
-    pub fn is_silent(&self) -> bool {
+    /// Whether the process has had no event about device memory.
+    pub(crate) fn is_silent(&self) -> bool {
         self.counters.memory_events == 0
     }
 
-    /// Every device that a buffer was made on.
-    pub fn devices(&self) -> &BTreeMap<Device, DeviceAccount> {
+    /// Every device that the process has or had buffers on.
+    pub(crate) fn devices(&self) -> &BTreeMap<Device, DeviceAccount> {
         self.devices.all()
     }
 
-    /// The live owning buffers, in no order.
-    pub fn owning(&self) -> impl ExactSizeIterator<Item = &LiveBuffer> {
+    /// The live owning buffers, in no particular order.
+    pub(crate) fn owning(&self) -> impl ExactSizeIterator<Item = &LiveBuffer> {
         self.owning.values()
     }
 
-    /// Whether a live owning buffer, or the copy of a parent's, is known by that object.
-    pub fn has(&self, object: ObjectPointer) -> bool {
+    /// Whether the object is a live owning buffer, or the copy of one of the parent's objects.
+    pub(crate) fn has(&self, object: ObjectPointer) -> bool {
         self.owning.contains_key(&object) || self.inherited.contains(&object)
     }
 
-    /// What lies where in the banks of each allocator.
-    pub fn spaces(&self) -> impl Iterator<Item = Space> {
+    /// The blocks in use in the banks of each allocator.
+    pub(crate) fn spaces(&self) -> impl Iterator<Item = Space> {
         self.spaces.all(|object| self.owning.get(&object))
     }
 
-    /// The live non-owning buffers, in no order.
-    pub fn non_owning(&self) -> impl ExactSizeIterator<Item = &LiveBuffer> {
+    /// The live non-owning buffers, in no particular order.
+    pub(crate) fn non_owning(&self) -> impl ExactSizeIterator<Item = &LiveBuffer> {
         self.non_owning.values()
     }
 
     /// The first allocations that failed.
-    pub fn failed_allocations(&self) -> &[FailedAllocation] {
+    pub(crate) fn failed_allocations(&self) -> &[FailedAllocation] {
         self.failed.all()
     }
 
-    /// The owning buffers that were freed soon after their birth.
-    pub fn temporary(&self) -> &HashMap<Kin, Tally> {
+    /// The owning buffers that were freed soon after their allocation, by group.
+    pub(crate) fn temporary(&self) -> &HashMap<GroupKey, Count> {
         &self.temporary
     }
 
-    /// What has changed since a mark of the ledger's; `None` if the process had ended by then.
-    pub fn since(&self, mark: u32) -> Option<Since<'_>> {
+    /// What has changed since a mark; `None` if the process had ended by then.
+    pub(crate) fn since(&self, mark: u32) -> Option<Since<'_>> {
         self.marks.since(mark)
     }
 
-    pub(super) fn mark(&mut self, mark: u32) {
-        let allocations = self.counters.allocations;
-        self.marks
-            .note(mark, allocations, self.devices.all(), self.end.is_some());
+    /// The process's programs, and what they take of L1.
+    pub(crate) fn programs(&self) -> &ProcessPrograms {
+        &self.programs
     }
 
-    /// Its programs, and what they take of L1.
-    pub fn programs(&self) -> &ProcessPrograms {
-        &self.programs
+    /// How often each kind of thing happened.
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The process's end, if it has ended.
+    pub(crate) fn end(&self) -> Option<End> {
+        self.end
+    }
+
+    /// Whether a later event has proved that the end of a buffer was not seen.
+    pub(super) fn has_implied_ends(&self) -> bool {
+        self.counters.implied_deallocations > 0 || self.counters.implied_destroys > 0
+    }
+
+    /// Applies an event. `temporary`: an owning buffer that is freed after at most this many other allocations
+    /// counts as temporary.
+    pub(super) fn apply(&mut self, event: &Event, temporary: u64) -> Outcome {
+        let kind = event.kind;
+        self.counters.received += u64::from(!matches!(kind, EventKind::Found(_)));
+        self.counters.memory_events += u64::from(!kind.is_process_event());
+        if self.end.is_some() && !matches!(kind, EventKind::Exit(_)) {
+            self.counters.after_exit += 1;
+            return Effect::AfterExit.into();
+        }
+        let mut implied_ends = Vec::new();
+        let implied = &mut implied_ends;
+        let effect = match kind {
+            EventKind::Found(buffer) => self.find(buffer, event.time),
+            EventKind::Allocate(buffer) => self.allocate(event, buffer, implied),
+            EventKind::Create(buffer) => self.create(event, buffer, implied),
+            EventKind::Deallocate(object) => self.deallocate(event, object, temporary, implied),
+            EventKind::Destroy(object) => self.destroy(event, object, implied),
+            EventKind::Hooked(buffer) => self.hook(event, buffer, implied),
+            EventKind::Failed(buffer) => self.fail(event, buffer, implied),
+            EventKind::BulkFree(allocator) => self.bulk_free(event, allocator),
+            EventKind::Fork { child } => Effect::Forked { child },
+            EventKind::Exec => self.execute(event.time),
+            EventKind::Exit(how) => self.exit(how, event.time),
+            EventKind::Lost(count) => Effect::Lost(count),
+        };
+        Outcome {
+            implied_ends,
+            effect,
+        }
+    }
+
+    /// Of several exits the last one counts, but an exit of unknown cause doesn't replace a known cause.
+    fn exit(&mut self, how: Option<Exit>, at: Nanoseconds) -> Effect {
+        let how = how.or(self.end.and_then(|end| end.how));
+        self.end = Some(End { at, how });
+        Effect::Exited
     }
 
     pub(super) fn apply_to_programs(&mut self, event: &ProgramEvent) -> ProgramEffect {
         if self.end.is_some() {
             return ProgramEffect::AfterExit;
         }
-        let all = self.devices.all();
+        let devices = self.devices.all();
         let members = |device| {
-            let account = all.get(&device);
+            let account = devices.get(&device);
             account
                 .map(|account| account.members.clone())
                 .unwrap_or_default()
         };
-        // A process that has one mesh dispatches to that.
-        let mut meshes = all.keys().filter(|device| device.kind == DeviceKind::Mesh);
-        let only = meshes.next().copied().filter(|_| meshes.next().is_none());
-        self.programs.apply(event, &members, only)
+        // A process that has only one mesh dispatches its programs to that mesh.
+        let mut meshes = devices
+            .keys()
+            .filter(|device| device.kind == DeviceKind::Mesh);
+        let only_mesh = meshes.next().copied().filter(|_| meshes.next().is_none());
+        self.programs.apply(event, &members, only_mesh)
     }
 
-    /// How often what happened.
-    pub fn counters(&self) -> &Counters {
-        &self.counters
+    pub(super) fn mark(&mut self, mark: u32) {
+        let allocations = self.counters.allocations;
+        self.marks
+            .add(mark, allocations, self.devices.all(), self.end.is_some());
     }
 
-    /// The process's end, if it came.
-    pub fn end(&self) -> Option<End> {
-        self.end
-    }
-
-    /// Whether something proves that an event of this process was never seen.
-    pub(super) fn proves_loss(&self) -> bool {
-        self.counters.implied_deallocations > 0 || self.counters.implied_destroys > 0
-    }
-
-    /// `temporary`: with how many others in between an allocation that is freed counts as temporary.
-    pub(super) fn apply(&mut self, event: &Event, temporary: u64) -> Outcome {
-        let &Event {
-            pid: _,
-            tid,
-            time: at,
-            kind,
-            stack,
-        } = event;
-        self.counters.received += u64::from(!matches!(kind, EventKind::Found(_)));
-        self.counters.memory_events += u64::from(!kind.is_of_life());
-        if self.end.is_some() && !matches!(kind, EventKind::Exit(_)) {
-            self.counters.after_exit += 1;
-            return Outcome {
-                implied: Vec::new(),
-                effect: Effect::AfterExit,
-            };
-        }
-
-        let mut implied = Vec::new();
-        let effect = match kind {
-            EventKind::Found(buffer) => self.find(buffer, at),
-            EventKind::Allocate(buffer) => {
-                self.retract(&buffer);
-                self.end_previous(buffer.object, at, &mut implied);
-                self.end_at_place(&buffer, at, &mut implied);
-                self.counters.allocations += 1;
-                self.begin(
-                    LiveBuffer {
-                        buffer,
-                        birth: self.birth(event),
-                    },
-                    at,
-                );
-                if buffer.device.kind == DeviceKind::Mesh {
-                    self.announcing.insert(tid, buffer.object);
-                } else {
-                    self.announcing.remove(&tid);
-                }
-                Effect::Allocated
-            }
-            EventKind::Create(buffer) => {
-                self.end_previous(buffer.object, at, &mut implied);
-                self.begin(
-                    LiveBuffer {
-                        buffer,
-                        birth: self.birth(event),
-                    },
-                    at,
-                );
-                Effect::Created {
-                    joined: self.learn_member(tid, &buffer),
-                }
-            }
-            EventKind::Deallocate(object) => {
-                self.announcing.remove(&tid);
-                let effect = self.deallocate(object, at, &mut implied);
-                if let Effect::Deallocated(live) = &effect {
-                    self.note_temporary(live, temporary);
-                }
-                effect
-            }
-            EventKind::Destroy(object) => {
-                self.announcing.remove(&tid);
-                self.destroy(object, at, &mut implied)
-            }
-            EventKind::Hooked(buffer) => {
-                self.announcing.remove(&tid);
-                self.end_previous(buffer.object, at, &mut implied);
-                self.devices.note(buffer.device);
-                self.without_memory.insert(buffer.object);
-                self.counters.hooked_allocations += 1;
-                Effect::Hooked
-            }
-            EventKind::Failed(buffer) => {
-                self.announcing.remove(&tid);
-                self.end_previous(buffer.object, at, &mut implied);
-                self.devices.note(buffer.device);
-                self.counters.failed_allocations += 1;
-                let account = self.devices.all().get(&buffer.device);
-                let held = account.map(|account| &account.composition[buffer.buffer_type]);
-                let in_detail = self.failed.wants_space();
-                let asked = self
-                    .spaces
-                    .asked(&buffer, in_detail, |object| self.owning.get(&object));
-                self.failed.note(buffer, at, tid, stack, held, asked);
-                Effect::Failed
-            }
-            EventKind::BulkFree(allocator) => {
-                self.announcing.remove(&tid);
-                self.bulk_free(allocator, at)
-            }
-            EventKind::Fork { child } => Effect::Forked { child },
-            EventKind::Exec => self.execute(at),
-            EventKind::Exit(how) => {
-                // The last one tells how the process ended; one that doesn't know takes nothing
-                // from what an earlier one knew.
-                let how = how.or(self.end.and_then(|end| end.how));
-                self.end = Some(End { at, how });
-                Effect::Exited
-            }
-            EventKind::Lost(count) => Effect::Lost(count),
-        };
-        Outcome { implied, effect }
-    }
-
-    /// Forgets which thread is announcing which mesh's members: with events missing, a birth may
-    /// follow an allocation that it has nothing to do with.
+    /// Events were lost, maybe of this process: a creation may now follow a mesh's allocation that it has
+    /// nothing to do with.
     pub(super) fn after_loss(&mut self) {
-        self.announcing.clear();
+        self.member_detection.clear();
     }
 
-    pub(super) fn join(&mut self, mesh: Device, chips: impl IntoIterator<Item = u32>) {
+    pub(super) fn add_members(&mut self, mesh: Device, chips: impl IntoIterator<Item = u32>) {
         for chip in chips {
-            self.devices.join(mesh, chip);
+            self.devices.add_member(mesh, chip);
         }
     }
 
-    pub(super) fn know_range(
+    pub(super) fn set_bank_range(
         &mut self,
         allocator: AllocatorPointer,
         buffer_type: BufferType,
         range: BankRange,
     ) {
-        self.spaces.know_range(allocator, buffer_type, range);
-        self.failed.know_range(allocator, buffer_type, range);
+        self.spaces.set_bank_range(allocator, buffer_type, range);
+        self.failed.set_bank_range(allocator, buffer_type, range);
     }
 
-    pub(super) fn misses_some(&mut self) {
-        self.spaces.misses_some();
+    pub(super) fn expect_unknown_buffers(&mut self) {
+        self.spaces.expect_unknown_buffers();
     }
 
     pub(super) fn forget_lengths(&mut self) {
@@ -337,91 +252,5 @@ impl Process {
 
     pub(super) fn inherit(&mut self, object: ObjectPointer) {
         self.inherited.insert(object);
-    }
-
-    fn birth(&self, event: &Event) -> Birth {
-        Birth::Traced {
-            at: event.time,
-            tid: event.tid,
-            stack: event.stack,
-            allocations: self.counters.allocations,
-        }
-    }
-
-    fn note_temporary(&mut self, live: &LiveBuffer, most_between: u64) {
-        let Birth::Traced { allocations, .. } = live.birth else {
-            return;
-        };
-        if self.counters.allocations.saturating_sub(allocations) <= most_between {
-            let buffer = &live.buffer;
-            let kind = (buffer.device, buffer.buffer_type, live.source());
-            self.temporary.entry(kind).or_default().add(buffer.size);
-        }
-    }
-
-    fn find(&mut self, buffer: Buffer, at: Nanoseconds) -> Effect {
-        if self.owning.contains_key(&buffer.object) {
-            return Effect::Known;
-        }
-        let birth = Birth::BeforeAttach;
-        self.begin(LiveBuffer { buffer, birth }, at);
-        Effect::Found
-    }
-
-    /// A buffer that was found in memory and of whose allocation the event comes only now was found
-    /// in the middle of it.
-    fn retract(&mut self, buffer: &Buffer) {
-        let found = self
-            .owning
-            .get(&buffer.object)
-            .filter(|live| live.before_attach() && live.buffer.is_same_as(buffer));
-        if let Some(live) = found.copied() {
-            self.owning.remove(&buffer.object);
-            self.spaces.remove(buffer);
-            self.devices.release(&live);
-        }
-    }
-
-    pub(super) fn begin(&mut self, live: LiveBuffer, at: Nanoseconds) {
-        let buffer = live.buffer;
-        match buffer.ownership {
-            Ownership::Owning => {
-                if live.before_attach() {
-                    self.devices.hold(&live, at);
-                } else {
-                    self.devices.allocate(&live, at);
-                }
-                self.spaces.insert(&buffer);
-                self.allocators.insert(buffer.allocator, buffer.device);
-                self.owning.insert(buffer.object, live);
-            }
-            Ownership::NonOwning => {
-                self.devices.note(buffer.device);
-                self.counters.created += u64::from(!live.before_attach());
-                self.non_owning.insert(buffer.object, live);
-            }
-        }
-    }
-
-    /// Right after a mesh's allocation TT-Metal makes, in the same thread, one non-owning buffer
-    /// on each member chip, at the same address and of the same type and size. Views and kernel
-    /// binaries are non-owning too; they differ in one of these, or come after something else.
-    fn learn_member(&mut self, tid: u32, buffer: &Buffer) -> Option<Device> {
-        let announced = self
-            .announcing
-            .get(&tid)
-            .and_then(|object| self.owning.get(object));
-        let mesh = announced.map(|live| live.buffer).filter(|mesh| {
-            buffer.device.kind == DeviceKind::Chip
-                && (mesh.address, mesh.buffer_type, mesh.size)
-                    == (buffer.address, buffer.buffer_type, buffer.size)
-        });
-        let Some(mesh) = mesh else {
-            self.announcing.remove(&tid);
-            return None;
-        };
-        self.devices
-            .join(mesh.device, buffer.device.id)
-            .then_some(mesh.device)
     }
 }

@@ -1,18 +1,18 @@
-//! The rules of accounting, a test each.
+//! The rules of accounting.
 
-mod before;
+mod before_attach;
 mod composition;
 mod ends;
 mod failed;
-mod lives;
-mod mark;
+mod marks;
 mod members;
 mod model;
+mod processes;
 mod spaces;
 mod temporary;
 
 use super::*;
-use crate::stack::StackId;
+use crate::frame::StackId;
 
 pub(crate) const KIB: u64 = 1024;
 pub(crate) const PID: u32 = 100;
@@ -59,17 +59,17 @@ pub(crate) fn view(object: u64, device: Device, address: u64, size: u64) -> Buff
     }
 }
 
-/// A ledger and a clock that goes on by one nanosecond an event.
+/// A ledger, and a clock that advances by one nanosecond with each event.
 #[derive(Default)]
 pub(crate) struct Story {
     pub ledger: Ledger,
     pub now: u64,
-    /// Where whoever makes buffers stands.
+    /// The stack of the next events.
     pub stack: Option<StackId>,
 }
 
 impl Story {
-    pub fn event(&mut self, pid: u32, tid: u32, kind: EventKind) -> (Event, Outcome) {
+    pub(crate) fn event(&mut self, pid: u32, tid: u32, kind: EventKind) -> (Event, Outcome) {
         self.now += 1;
         let event = Event {
             pid,
@@ -81,48 +81,48 @@ impl Story {
         (event, self.ledger.apply(&event))
     }
 
-    pub fn apply(&mut self, kind: EventKind) -> Outcome {
+    pub(crate) fn apply(&mut self, kind: EventKind) -> Outcome {
         self.event(PID, TID, kind).1
     }
 
-    pub fn allocate(&mut self, buffer: Buffer) -> Outcome {
+    pub(crate) fn allocate(&mut self, buffer: Buffer) -> Outcome {
         self.apply(EventKind::Allocate(buffer))
     }
 
-    /// Allocates from a stack, and goes on from none.
-    pub fn allocate_at(&mut self, stack: u32, buffer: Buffer) -> Outcome {
+    /// Allocates with a stack. The next events have none.
+    pub(crate) fn allocate_at(&mut self, stack: u32, buffer: Buffer) -> Outcome {
         self.stack = Some(StackId(stack));
         let outcome = self.allocate(buffer);
         self.stack = None;
         outcome
     }
 
-    pub fn deallocate(&mut self, buffer: Buffer) -> Outcome {
+    pub(crate) fn deallocate(&mut self, buffer: Buffer) -> Outcome {
         self.apply(EventKind::Deallocate(buffer.object))
     }
 
-    pub fn create(&mut self, buffer: Buffer) -> Outcome {
+    pub(crate) fn create(&mut self, buffer: Buffer) -> Outcome {
         self.apply(EventKind::Create(buffer))
     }
 
-    pub fn destroy(&mut self, buffer: Buffer) -> Outcome {
+    pub(crate) fn destroy(&mut self, buffer: Buffer) -> Outcome {
         self.apply(EventKind::Destroy(buffer.object))
     }
 
-    /// What TT-Metal does for a buffer of a mesh: the owning one, then one for each member. The
-    /// members' objects follow the mesh's.
-    pub fn allocate_on_mesh(&mut self, buffer: Buffer, members: &[u32]) {
+    /// Does what TT-Metal does for a mesh's buffer: allocates it, then creates a non-owning buffer for each
+    /// member. The members' objects follow the mesh's.
+    pub(crate) fn allocate_on_mesh(&mut self, buffer: Buffer, members: &[u32]) {
         self.allocate(buffer);
         for (object, &member) in (buffer.object.0 + 1..).zip(members) {
             self.create(view(object, chip(member), buffer.address, buffer.size));
         }
     }
 
-    pub fn process(&self) -> &Process {
+    pub(crate) fn process(&self) -> &Process {
         self.ledger.process(PID).unwrap()
     }
 
-    pub fn dram(&self, device: Device) -> Account {
+    pub(crate) fn dram(&self, device: Device) -> Account {
         self.process().devices()[&device].memory[BufferType::Dram]
     }
 }
@@ -139,7 +139,7 @@ fn an_allocation_is_live_until_its_deallocation() {
     assert_eq!((account.freed_bytes, account.deallocations), (0, 0));
 
     let Effect::Deallocated(live) = story.deallocate(buffer).effect else {
-        panic!("not matched")
+        panic!("an unmatched deallocation")
     };
     assert_eq!(live.since(), Some(Nanoseconds(1)));
     assert_eq!(live.tid(), Some(TID));
@@ -152,7 +152,7 @@ fn an_allocation_is_live_until_its_deallocation() {
 }
 
 #[test]
-fn the_peak_is_the_most_that_was_live_at_once_and_when_that_was_first() {
+fn the_peak_is_the_most_bytes_live_at_once_and_when_they_were_first_live() {
     let mut story = Story::default();
     let (a, b) = (
         owning(0x10, chip(0), 0x1000, 4 * KIB),
@@ -176,7 +176,7 @@ fn the_peak_is_the_most_that_was_live_at_once_and_when_that_was_first() {
 fn each_type_of_memory_has_an_account_of_its_own() {
     let mut story = Story::default();
     for (number, buffer_type) in (1..).zip(BufferType::ALL) {
-        // The same address throughout: addresses are each type's own.
+        // All have the same address: each type of memory has its own addresses.
         let buffer = owning(0x10 * number, chip(0), 0x1000, number * KIB);
         story.allocate(Buffer {
             buffer_type,
@@ -217,7 +217,7 @@ fn a_mesh_and_a_chip_with_one_id_are_two_devices() {
 }
 
 #[test]
-fn non_owning_buffers_are_counted_and_enter_no_total() {
+fn non_owning_buffers_are_counted_and_are_in_no_total() {
     let mut story = Story::default();
     let (a, b) = (
         view(0x10, chip(0), 0x1000, 4 * KIB),
@@ -238,7 +238,7 @@ fn a_buffer_of_size_zero_is_a_buffer() {
     let mut story = Story::default();
     let empty = |object| owning(object, chip(0), 0, 0);
     story.allocate(empty(0x10));
-    // Both at address 0, which the allocator gave to neither.
+    // Both have address 0, which the allocator gave to neither.
     story.allocate(empty(0x20));
     assert_eq!(
         (
@@ -253,7 +253,7 @@ fn a_buffer_of_size_zero_is_a_buffer() {
 }
 
 #[test]
-fn a_failed_allocation_is_counted_and_is_no_memory() {
+fn a_failed_allocation_is_counted_and_holds_no_memory() {
     let mut story = Story::default();
     let buffer = owning(0x10, chip(0), 0, 4 * KIB);
     assert_eq!(
@@ -265,7 +265,7 @@ fn a_failed_allocation_is_counted_and_is_no_memory() {
 }
 
 #[test]
-fn a_hooked_allocation_is_counted_and_is_no_memory() {
+fn a_hooked_allocation_is_counted_and_holds_no_memory() {
     let mut story = Story::default();
     let hooked = owning(0x10, chip(0), 0, 4 * KIB);
     assert_eq!(
@@ -284,13 +284,13 @@ fn a_hooked_allocation_is_counted_and_is_no_memory() {
     );
     assert_eq!(story.dram(chip(0)), Account::default());
 
-    // The one end is all that a hooked buffer explains.
+    // A hooked buffer ends only once.
     assert_eq!(story.deallocate(hooked).effect, Effect::Unmatched);
     assert_eq!(story.process().counters().unmatched_deallocations, 1);
 }
 
 #[test]
-fn a_hooked_buffers_object_used_again_is_hooked_no_more() {
+fn a_hooked_buffers_object_that_is_used_again_is_no_longer_hooked() {
     let mut story = Story::default();
     let hooked = owning(0x10, chip(0), 0, 4 * KIB);
     let real = owning(0x10, chip(0), 0x1000, 4 * KIB);
@@ -320,7 +320,7 @@ fn lost_events_are_added_up_and_make_the_ledger_inexact() {
     assert_eq!(story.ledger.received(), 0);
     assert!(
         story.ledger.processes().is_empty(),
-        "a loss is no process's"
+        "a loss belongs to no process"
     );
     assert!(!story.ledger.is_exact());
 }

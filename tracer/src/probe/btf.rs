@@ -5,29 +5,30 @@ use btf_rs::{Btf, Type};
 /// Where the running kernel describes its types (Linux 5.4 with CONFIG_DEBUG_INFO_BTF).
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
-/// Where the members lie that the kernel side reads, in bytes from the start of their structures.
+/// The offsets of the members that the kernel side reads, in bytes from the start of their structures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Offsets {
+pub(super) struct Offsets {
     /// `task_struct.pid`: a thread's number.
     pub task_pid: u64,
-    /// `task_struct.tgid`: its process's.
+    /// `task_struct.tgid`: the number of the thread's process.
     pub task_tgid: u64,
+    /// `task_struct.exit_code`: how the thread ended, as `wait(2)` encodes it.
     pub task_exit_code: u64,
-    /// `task_struct.signal`: what a process's threads share.
+    /// `task_struct.signal`: the structure that a process's threads share.
     pub task_signal: u64,
-    /// `signal_struct.live`: how many threads haven't ended.
+    /// `signal_struct.live`: the number of threads that haven't ended.
     pub signal_live: u64,
-    /// `task_struct.thread.fsbase`: where a thread's own data lies, by x86-64's ABI.
+    /// `task_struct.thread.fsbase`: the address of a thread's own data, by x86-64's ABI.
     pub task_fsbase: u64,
     /// `task_struct.mm`: a process's memory.
     pub task_mm: u64,
-    /// `mm_struct.start_stack`: where the first thread's stack began when the program did.
+    /// `mm_struct.start_stack`: the first thread's stack pointer when the program began.
     pub mm_start_stack: u64,
 }
 
-/// The offsets in the running kernel, or `None` where it doesn't describe itself.
-pub fn offsets() -> Option<Offsets> {
-    // All at once: read piece by piece it takes half a million system calls.
+/// The offsets in the running kernel, or `None` if it doesn't describe its types.
+pub(super) fn offsets() -> Option<Offsets> {
+    // The file is read at once. Read piece by piece, it would take half a million system calls.
     let btf = Btf::from_bytes(&std::fs::read(VMLINUX).ok()?).ok()?;
     let task = |name| offset(&btf, "task_struct", name);
     Some(Offsets {
@@ -43,7 +44,7 @@ pub fn offsets() -> Option<Offsets> {
 }
 
 /// Whether the running kernel describes its types.
-pub fn describes_types() -> bool {
+pub(super) fn describes_types() -> bool {
     std::path::Path::new(VMLINUX).exists()
 }
 
@@ -56,8 +57,8 @@ fn offset(btf: &Btf, structure: &str, member: &str) -> Option<u64> {
     Some(u64::from(bits) / 8)
 }
 
-/// Offset in bits of a member, looked for in anonymous structures and unions too (a kernel with
-/// structure randomization wraps most of `task_struct` in one).
+/// The offset in bits of a member. It is searched in anonymous structures and unions, too: a kernel with
+/// structure randomization wraps most of `task_struct` in one.
 fn member_bits(btf: &Btf, of: &btf_rs::Struct, name: &str) -> Option<u32> {
     of.members.iter().find_map(|member| {
         let member_name = btf.resolve_name(member).unwrap_or_default();
@@ -80,11 +81,10 @@ fn member_bits(btf: &Btf, of: &btf_rs::Struct, name: &str) -> Option<u32> {
 mod tests {
     use super::*;
 
-    /// Whatever the kernel, the offsets lie within their structures, aligned, each apart.
+    /// In every kernel the offsets are aligned and within their structures.
     #[test]
-    fn the_running_kernel_tells_where_members_lie() {
+    fn the_running_kernel_has_the_members() {
         if !describes_types() {
-            eprintln!("no {VMLINUX} on this kernel: nothing to look up");
             assert_eq!(offsets(), None);
             return;
         }
@@ -110,7 +110,7 @@ mod tests {
         ] {
             assert!(offset < 64 * 1024 && offset % width == 0, "{offset:#x}");
         }
-        // `include/linux/sched.h`, every release: side by side.
+        // In `include/linux/sched.h` of every release they are side by side.
         assert_eq!(task_tgid, task_pid + 4);
         assert_ne!(task_exit_code, task_pid);
     }

@@ -3,9 +3,9 @@ use std::path::PathBuf;
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
 use thiserror::Error;
 
-/// Why the kernel's side can't be set up.
+/// A failure of the kernel side.
 #[derive(Debug, Error)]
-pub enum ProbeError {
+pub(crate) enum ProbeError {
     /// The kernel refused the object: too old, or without BPF.
     #[error(
         "the kernel refused the BPF object: {source}. It needs Linux 5.15 or newer with \
@@ -16,7 +16,7 @@ pub enum ProbeError {
         source: Box<EbpfError>,
     },
 
-    /// The committed object lacks a part that this program expects of it.
+    /// The committed object lacks a program or a map.
     #[error("the embedded BPF object has no {kind} `{name}`: rebuild it with `cargo xtask ebpf`")]
     Missing {
         kind: &'static str,
@@ -39,7 +39,7 @@ pub enum ProbeError {
         source: Box<ProgramError>,
     },
 
-    /// A probe couldn't be put where it should be.
+    /// The kernel refused a probe.
     #[error("can't put a probe at {path}+{offset:#x}: {source}")]
     Attach {
         path: PathBuf,
@@ -59,14 +59,14 @@ pub enum ProbeError {
     )]
     Full,
 
-    /// No BTF.
+    /// The kernel has no BTF.
     #[error(
         "this kernel doesn't describe its types (no /sys/kernel/btf/vmlinux): it needs \
          CONFIG_DEBUG_INFO_BTF"
     )]
     NoTypes,
 
-    /// 0 is no process.
+    /// A probe was asked for on the process with pid 0.
     #[error("there is no process 0")]
     NoProcess,
 }

@@ -8,13 +8,13 @@ use aya::{
 use aya_log::EbpfLogger;
 use tokio::io::{Interest, unix::AsyncFd};
 use tracer_common::{
-    Capture, Lists, MAX_CAPTURES, MAX_LISTS, Plain, PythonWalk, counter, known_key, recording,
+    Capture, Lists, MAX_CAPTURES, MAX_LISTS, Plain, PythonWalk, counter, object_key, recording,
     reporting, setting, stacks,
 };
 
-use super::{ProbeError, btf};
+use super::{attached::AttachedProbes, btf, error::ProbeError};
 
-/// The object that `cargo xtask ebpf` makes from `tracer-ebpf`.
+/// The object that `cargo xtask ebpf` builds from `tracer-ebpf`.
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/tracer.bpf.o"));
 
@@ -22,48 +22,51 @@ static OBJECT: &[u8] =
 #[repr(transparent)]
 struct MapValue<T>(T);
 
-// SAFETY: `Plain` promises what `Pod` asks: any bit pattern is valid, no padding.
+// SAFETY: `Plain` promises what `Pod` requires: any bit pattern is valid, and there is no padding. The type
+// is transparent.
 unsafe impl<T: Plain> Pod for MapValue<T> {}
 
-/// Which hits are recorded.
+/// The hits that are recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Recording {
+pub(crate) enum Recording {
+    /// None.
     Off,
+    /// All.
     On,
-    /// Those in watched processes.
+    /// Those of watched processes.
     Watched,
 }
 
-/// Whose lives are reported: forks, executed programs, loaded libraries, ends.
+/// The processes whose forks, executed programs, loaded libraries and ends are reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reporting {
-    /// Those of watched processes; what they fork isn't followed.
+pub(crate) enum Reporting {
+    /// Watched processes. Their children aren't followed.
     Watched,
-    /// Those of watched processes and of all that they fork. Each process is stopped (SIGSTOP) when it
-    /// executes a program, and then whenever its dynamic linker loads libraries, until it is
-    /// [let go](Kernel::let_go). Only for processes that we started.
+    /// Watched processes and all their descendants. Each process is stopped (SIGSTOP) when it executes a
+    /// program, and then whenever its dynamic linker loads libraries, until it is
+    /// [let go](Kernel::let_go). This is only for processes that we started.
     Descendants,
-    /// Everybody's.
+    /// Every process.
     All,
 }
 
-/// What is captured of the stack of whoever makes a buffer.
+/// The detail in which the stacks of buffers' and programs' events are captured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Stacks {
+pub(crate) enum StackDetail {
     #[default]
     None,
-    /// The frames of its Python interpreter.
+    /// The frames of the Python interpreter.
     Python,
-    /// These, and the stack itself.
+    /// The frames of the Python interpreter, and the stack's bytes.
     Full,
 }
 
-impl Stacks {
-    /// Room for those on their way to user space, in bytes: at 20,000 a second, some tenths of a second
-    /// even of deep ones.
+impl StackDetail {
+    /// The size of the stacks' ring buffer, in bytes. At 20,000 stacks a second it holds those of some tenths
+    /// of a second, even if they are deep.
     fn ring_bytes(self) -> u32 {
         match self {
-            // The least that there can be.
+            // A ring buffer has at least one page.
             Self::None => 4096,
             Self::Python => 16 << 20,
             Self::Full => 32 << 20,
@@ -71,31 +74,37 @@ impl Stacks {
     }
 }
 
-/// The loaded programs and maps.
-pub struct Kernel {
+/// The loaded programs and maps, and the probes that are on. Dropping it takes the probes off.
+pub(crate) struct Kernel {
+    /// First, because fields are dropped in order: no probe runs any more when the maps go.
+    pub(super) probes: AttachedProbes,
     ebpf: Ebpf,
     events: AsyncFd<RingBuf<MapData>>,
     stacks: RingBuf<MapData>,
     logger: Option<EbpfLogger<&'static dyn log::Log>>,
-    /// The program that probes run: with stacks and lists, or, on a kernel that is too old for it, without.
+    /// The program that probes run: [`WHOLE`], or [`PLAIN`] on a kernel that is too old for it.
     pub(super) capture: &'static str,
 }
 
-/// With stacks and lists.
+/// The program that sends stacks and lists.
 const WHOLE: &str = "capture_whole";
-/// Without either.
+/// The program that sends neither.
 const PLAIN: &str = "capture";
 
 impl Kernel {
-    /// Loads the programs, with a ring buffer of `ring_bytes` (a power of two and a multiple of
-    /// the page size), and attaches those that report processes' ends. `whole`: with what sends
-    /// stacks and lists, which needs Linux 5.17.
+    /// Loads the programs, with a ring buffer of `ring_bytes` (a power of two and a multiple of the page
+    /// size), and attaches those that report forks, executed programs and ends. `whole`: with stacks and
+    /// lists, which needs Linux 5.17.
     ///
     /// # Errors
     /// When the kernel refuses the object or a program.
-    pub fn load(ring_bytes: u32, stacks: Stacks, whole: bool) -> Result<Self, ProbeError> {
+    pub(crate) fn load(
+        ring_bytes: u32,
+        stacks: StackDetail,
+        whole: bool,
+    ) -> Result<Self, ProbeError> {
         let mut ebpf = EbpfLoader::new()
-            // Nothing in the object is relocated by the kernel's types, which take a while to parse.
+            // Parsing the kernel's types takes a while, and nothing in the object is relocated by them.
             .btf(None)
             .map_max_entries("EVENTS", ring_bytes)
             .map_max_entries("STACKS", stacks.ring_bytes())
@@ -117,6 +126,7 @@ impl Kernel {
         let events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) }
             .map_err(|error| ProbeError::Wait(error.into_parts().1))?;
         let mut kernel = Self {
+            probes: AttachedProbes::default(),
             ebpf,
             events,
             stacks: stack_ring,
@@ -145,12 +155,12 @@ impl Kernel {
         ] {
             kernel.set(index, offset)?;
         }
-        let wanted = match stacks {
-            Stacks::None => stacks::NONE,
-            Stacks::Python => stacks::PYTHON,
-            Stacks::Full => stacks::FULL,
+        let detail = match stacks {
+            StackDetail::None => stacks::NONE,
+            StackDetail::Python => stacks::PYTHON,
+            StackDetail::Full => stacks::FULL,
         };
-        kernel.set(setting::STACKS, wanted)?;
+        kernel.set(setting::STACKS, detail)?;
         kernel.set(setting::STACKS_FILLED, u64::from(stacks.ring_bytes() / 2))?;
         for program in [kernel.capture, "linked"] {
             let program_data: &mut UProbe = kernel.program(program)?;
@@ -205,9 +215,9 @@ impl Kernel {
             })
     }
 
-    /// Says which hits are recorded.
-    pub fn record(&mut self, what: Recording) -> Result<(), ProbeError> {
-        let value = match what {
+    /// Sets which hits are recorded.
+    pub(crate) fn record(&mut self, hits: Recording) -> Result<(), ProbeError> {
+        let value = match hits {
             Recording::Off => recording::OFF,
             Recording::On => recording::ON,
             Recording::Watched => recording::WATCHED,
@@ -215,9 +225,9 @@ impl Kernel {
         self.set(setting::RECORDING, value)
     }
 
-    /// Says whose lives are reported.
-    pub fn report(&mut self, whose: Reporting) -> Result<(), ProbeError> {
-        let value = match whose {
+    /// Sets which processes are reported.
+    pub(crate) fn report(&mut self, processes: Reporting) -> Result<(), ProbeError> {
+        let value = match processes {
             Reporting::Watched => reporting::WATCHED,
             Reporting::Descendants => reporting::DESCENDANTS,
             Reporting::All => reporting::ALL,
@@ -247,16 +257,16 @@ impl Kernel {
             .map_err(|source| ProbeError::Map { map: name, source })
     }
 
-    /// Reports the life of `pid`. It is watched until it ends.
-    pub fn watch(&mut self, pid: u32) -> Result<(), ProbeError> {
+    /// Watches a process until it ends.
+    pub(crate) fn watch(&mut self, pid: u32) -> Result<(), ProbeError> {
         self.put("WATCHED", pid, 1u8)
     }
 
-    /// Stops `pid` no longer when it loads libraries, until it executes another program.
-    pub fn let_go(&mut self, pid: u32) -> Result<(), ProbeError> {
+    /// From now on `pid` isn't stopped any more when it loads libraries, until it executes another program.
+    pub(crate) fn let_go(&mut self, pid: u32) -> Result<(), ProbeError> {
         let mut held = self.table::<u32, u8>("HELD")?;
         match held.remove(&pid) {
-            // It wasn't held, or has ended.
+            // It wasn't held, or it has ended.
             Err(_) if held.get(&pid, 0).is_err() => Ok(()),
             removed => removed.map_err(|source| ProbeError::Map {
                 map: "HELD",
@@ -265,12 +275,11 @@ impl Kernel {
         }
     }
 
-    /// Stops and follows nobody any longer, and tells whom it might have stopped: whoever calls this
-    /// lets them go on.
-    pub fn let_all_go(&mut self) -> Result<Vec<u32>, ProbeError> {
-        self.report(Reporting::Watched)?;
-        let mut all = Vec::new();
-        // What one of them forks meanwhile is held, too, until its parent isn't.
+    /// From now on no process is stopped or followed any more. Adds to `stopped` the processes that may be
+    /// stopped already, which the caller must let go on; on an error, too.
+    pub(crate) fn let_all_go(&mut self, stopped: &mut Vec<u32>) -> Result<(), ProbeError> {
+        let reported = self.report(Reporting::Watched);
+        // A child that a held process forks meanwhile is held, too.
         loop {
             let held: Vec<u32> = self
                 .table::<u32, u8>("HELD")?
@@ -278,20 +287,20 @@ impl Kernel {
                 .filter_map(Result::ok)
                 .collect();
             if held.is_empty() {
-                return Ok(all);
+                return reported;
             }
+            stopped.extend(&held);
             for pid in held {
                 self.let_go(pid)?;
-                all.push(pid);
             }
         }
     }
 
-    /// Makes capture programs known. Each has its own [`Capture::point`], by which probes refer to it.
+    /// Installs capture programs. Each has its own [`Capture::point`], by which probes refer to it.
     ///
     /// # Errors
     /// When there are too many.
-    pub fn install<'a>(
+    pub(crate) fn install<'a>(
         &mut self,
         captures: impl IntoIterator<Item = &'a Capture>,
     ) -> Result<(), ProbeError> {
@@ -310,15 +319,15 @@ impl Kernel {
     }
 
     /// Whether lists can be sent.
-    pub fn sends_lists(&self) -> bool {
+    pub(crate) fn sends_lists(&self) -> bool {
         self.capture == WHOLE
     }
 
-    /// Makes the lists of a library's programs known, by the number that captures have.
+    /// Installs the lists of a library's programs, under the number by which capture programs refer to them.
     ///
     /// # Errors
     /// When there are too many.
-    pub fn install_lists(&mut self, number: u32, lists: &Lists) -> Result<(), ProbeError> {
+    pub(crate) fn install_lists(&mut self, number: u32, lists: &Lists) -> Result<(), ProbeError> {
         if number >= MAX_LISTS {
             return Err(ProbeError::Full);
         }
@@ -330,13 +339,13 @@ impl Kernel {
             })
     }
 
-    /// Records lost so far because the ring buffer was full.
-    pub fn lost(&mut self) -> Result<u64, ProbeError> {
+    /// The number of records lost so far because the ring buffer was full.
+    pub(crate) fn lost(&mut self) -> Result<u64, ProbeError> {
         self.counter(counter::LOST)
     }
 
-    /// Children of watched processes that aren't watched because there are too many.
-    pub fn unfollowed(&mut self) -> Result<u64, ProbeError> {
+    /// The number of children of watched processes that aren't watched because there are too many.
+    pub(crate) fn unfollowed(&mut self) -> Result<u64, ProbeError> {
         self.counter(counter::UNFOLLOWED)
     }
 
@@ -349,9 +358,9 @@ impl Kernel {
             })
     }
 
-    /// Gives the records that wait in the ring buffer to `each`, until it says false, and the kernel
-    /// side's diagnostics to the log. Others may come as fast as they are taken.
-    pub fn drain(&mut self, mut each: impl FnMut(&[u8]) -> bool) {
+    /// Passes the records in the ring buffer to `each` until it returns false, and the kernel side's
+    /// diagnostics to the log. Records may come as fast as they are taken.
+    pub(crate) fn drain(&mut self, mut each: impl FnMut(&[u8]) -> bool) {
         while let Some(item) = self.events.get_mut().next() {
             if !each(&item) {
                 break;
@@ -362,9 +371,9 @@ impl Kernel {
         }
     }
 
-    /// Likewise the stack records that wait. Those of a record that [`Self::drain`] gave have been sent
-    /// before it.
-    pub fn drain_stacks(&mut self, mut each: impl FnMut(&[u8]) -> bool) {
+    /// Passes the stack records in their ring buffer to `each` until it returns false. The stack of a record
+    /// that [`Self::drain`] has passed was sent before that record.
+    pub(crate) fn drain_stacks(&mut self, mut each: impl FnMut(&[u8]) -> bool) {
         while let Some(item) = self.stacks.next() {
             if !each(&item) {
                 break;
@@ -372,28 +381,32 @@ impl Kernel {
         }
     }
 
-    /// Stacks that were wanted and skipped so far, because too many waited.
-    pub fn stacks_skipped(&mut self) -> Result<u64, ProbeError> {
+    /// The number of stacks skipped so far because too many waited.
+    pub(crate) fn stacks_skipped(&mut self) -> Result<u64, ProbeError> {
         self.counter(counter::STACKS_SKIPPED)
     }
 
-    /// Says how many followers each leader of an object of a process has (see `tracer_common::stack`).
-    pub fn lead(&mut self, pid: u32, object: u64, followers: u32) -> Result<(), ProbeError> {
-        self.put("FOLLOWERS", known_key(pid, object), followers)
+    /// Sets the number of followers of each leader of an object of a process (see `tracer_common::stack`).
+    pub(crate) fn set_followers(
+        &mut self,
+        pid: u32,
+        object: u64,
+        followers: u32,
+    ) -> Result<(), ProbeError> {
+        self.put("FOLLOWERS", object_key(pid, object), followers)
     }
 
-    /// Says how to walk the frames of a process's Python interpreter, until the process ends.
-    pub fn walk_python(&mut self, pid: u32, walk: PythonWalk) -> Result<(), ProbeError> {
+    /// Sets how to walk the frames of a process's Python interpreter, until the process ends.
+    pub(crate) fn walk_python(&mut self, pid: u32, walk: PythonWalk) -> Result<(), ProbeError> {
         self.put("PYTHONS", pid, MapValue(walk))
     }
 
-    /// Waits until the kernel side asks for attention: a control record was written, or one of a capture
-    /// program that says so (`tracer_common::wake`). Plain records
-    /// never do; they are for whoever drains on a timer.
+    /// Waits until the kernel side wakes the reader, with a control record or with a record of a capture
+    /// program that wakes it (`tracer_common::wake`). Most records don't, so drain on a timer, too.
     ///
     /// # Errors
     /// When the ring buffer can't be waited for.
-    pub async fn attention(&mut self) -> Result<(), ProbeError> {
+    pub(crate) async fn attention(&mut self) -> Result<(), ProbeError> {
         let mut ready = self.events.readable_mut().await.map_err(ProbeError::Wait)?;
         ready.clear_ready();
         Ok(())
@@ -414,12 +427,12 @@ fn program_error(program: &'static str, source: aya::programs::ProgramError) -> 
     }
 }
 
-/// Whether this kernel describes its types, so that processes can be followed.
-pub fn describes_types() -> bool {
+/// Whether this kernel describes its types (BTF), which following processes needs.
+pub(super) fn describes_types() -> bool {
     btf::describes_types()
 }
 
-/// Whether this kernel has uprobes as a perf event source.
-pub fn supports_uprobes() -> bool {
+/// Whether this kernel has uprobes as a perf event source, which probes need.
+pub(super) fn supports_uprobes() -> bool {
     Path::new("/sys/bus/event_source/devices/uprobe/type").exists()
 }

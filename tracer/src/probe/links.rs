@@ -3,7 +3,6 @@
 use std::{
     num::NonZeroU32,
     path::{Path, PathBuf},
-    thread,
 };
 
 use aya::programs::{
@@ -11,70 +10,41 @@ use aya::programs::{
     uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeLink, UProbeScope},
 };
 
-use super::{Kernel, ProbeError};
+use super::{attached::AttachedProbes, error::ProbeError, kernel::Kernel};
 
-/// Whose hits a probe sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// Those of one process's threads. Others that run the same code aren't touched.
-    Process(u32),
-    /// Those of every process, present and future: the kernel puts the probe into each that maps the
-    /// file, before it can run.
-    All,
+/// The processes whose hits a probe sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum LinkScope {
+    /// The process with this pid. Others that run the same code aren't touched.
+    OneProcess(u32),
+    /// Every process, present and future: the kernel puts the probe into each that maps the file, before
+    /// it can run.
+    AllProcesses,
 }
 
-/// Where a probe goes, and what it does there.
+/// A probe's place, and what it records there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Probe {
-    /// In the file, in bytes.
+pub(crate) struct Probe {
+    /// The offset in the file, in bytes.
     pub file_offset: u64,
     /// The [`Capture::point`](tracer_common::Capture::point) of its capture program.
     pub point: u32,
-    /// That program sends lists.
+    /// Its capture program sends lists.
     pub lists: bool,
 }
 
-/// Probes that are on; dropping them takes them off.
-#[must_use = "probes come off when this is dropped"]
-#[derive(Default)]
-pub struct AttachedProbes {
-    links: Vec<UProbeLink>,
-}
-
-impl AttachedProbes {
-    pub fn count(&self) -> usize {
-        self.links.len()
-    }
-
-    /// Takes others along, so that all come off together.
-    pub fn append(&mut self, mut others: Self) {
-        self.links.append(&mut others.links);
-    }
-}
-
-impl Drop for AttachedProbes {
-    /// The kernel waits for a grace period for each probe (about 0.1 s); the waits overlap when
-    /// each has a thread of its own.
-    fn drop(&mut self) {
-        thread::scope(|scope| {
-            for link in self.links.drain(..) {
-                scope.spawn(move || drop(link));
-            }
-        });
-    }
-}
-
 impl Kernel {
-    /// Puts probes on the file `library`, in the order given.
+    /// Puts probes on the file `library`, in the order given. They stay on until the `Kernel` is dropped.
+    /// Where lists can't be [sent](Self::sends_lists), probes that would send them are left out.
     ///
     /// # Errors
-    /// When the kernel refuses one; those that were already on come off.
-    pub fn attach(
+    /// When the kernel refuses a probe. Those that this call has put on come off again.
+    pub(crate) fn attach(
         &mut self,
         library: &Path,
-        scope: Scope,
+        scope: LinkScope,
         probes: impl IntoIterator<Item = Probe>,
-    ) -> Result<AttachedProbes, ProbeError> {
+    ) -> Result<(), ProbeError> {
         let mut attached = AttachedProbes::default();
         for Probe {
             file_offset,
@@ -82,26 +52,30 @@ impl Kernel {
             lists,
         } in probes
         {
-            // Without, there is nothing to tell.
             if lists && !self.sends_lists() {
                 continue;
             }
             let link = self.uprobe(self.capture, library, file_offset, scope, u64::from(point))?;
-            attached.links.push(link);
+            attached.push(link);
         }
-        Ok(attached)
+        self.probes.append(attached);
+        Ok(())
     }
 
-    /// Puts the probe that reports loaded libraries on a dynamic linker's `_dl_debug_state`.
-    pub fn attach_linker(
+    /// Puts the probe that reports loaded libraries on a dynamic linker's `_dl_debug_state`. It stays on
+    /// until the `Kernel` is dropped.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub(crate) fn attach_linker(
         &mut self,
         linker: &Path,
         file_offset: u64,
-        scope: Scope,
-    ) -> Result<AttachedProbes, ProbeError> {
-        Ok(AttachedProbes {
-            links: vec![self.uprobe("linked", linker, file_offset, scope, 0)?],
-        })
+        scope: LinkScope,
+    ) -> Result<(), ProbeError> {
+        let link = self.uprobe("linked", linker, file_offset, scope, 0)?;
+        self.probes.push(link);
+        Ok(())
     }
 
     fn uprobe(
@@ -109,12 +83,12 @@ impl Kernel {
         program: &'static str,
         path: &Path,
         file_offset: u64,
-        scope: Scope,
+        scope: LinkScope,
         cookie: u64,
     ) -> Result<UProbeLink, ProbeError> {
         let scope = match scope {
-            Scope::All => UProbeScope::AllProcesses,
-            Scope::Process(pid) => {
+            LinkScope::AllProcesses => UProbeScope::AllProcesses,
+            LinkScope::OneProcess(pid) => {
                 UProbeScope::OneProcess(NonZeroU32::new(pid).ok_or(ProbeError::NoProcess)?)
             }
         };

@@ -1,11 +1,14 @@
-//! The kernel's side: loads the programs, attaches and detaches probes, drains the ring buffer.
-//! Knows aya; doesn't know what a record means.
+//! The kernel side: loading the programs, putting probes on and taking them off, draining the ring
+//! buffers. It knows aya, and doesn't know what a record means.
 
+mod attached;
 mod btf;
 mod error;
 mod kernel;
 mod links;
+mod requirements;
 
-pub use error::ProbeError;
-pub use kernel::{Kernel, Recording, Reporting, Stacks, describes_types, supports_uprobes};
-pub use links::{AttachedProbes, Probe, Scope};
+pub(crate) use error::ProbeError;
+pub(crate) use kernel::{Kernel, Recording, Reporting, StackDetail};
+pub(crate) use links::{LinkScope, Probe};
+pub(crate) use requirements::{HostName, Requirements, Unsupported};

@@ -1,38 +1,38 @@
-//! Code objects: what a frame says of itself to a person.
+//! Code objects: the file, function and line of a frame.
 
 use super::{
     Instruction, Layout, LineTable, Python, PythonError, RawFrame,
     objects::{bytes, expect, int, text, word},
 };
 use crate::{
-    replay::ReadMemory,
-    stack::{Frame, FrameKind},
+    frame::{Frame, FrameKind},
+    target::ReadMemory,
 };
 
-/// The longest table that is read, in bytes.
-const LONGEST_TABLE: u64 = 1 << 20;
+/// The longest line table that is read, in bytes.
+const MAX_TABLE_LEN: u64 = 1 << 20;
 
-/// A compiled function, module, class body or the like.
+/// The code object of a function, module, class body or the like.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CodeObject {
+pub(crate) struct CodeObject {
     pub file: String,
-    /// The qualified name from CPython 3.11 on, the name in 3.10.
+    /// The qualified name (CPython 3.11 and newer) or the name (3.10).
     pub function: String,
     pub first_line: i32,
     pub lines: LineTable,
-    /// Where its instructions begin, if they are part of it (3.11 and newer).
+    /// The address of its instructions, if they are part of it (3.11 and newer).
     instructions: Option<u64>,
-    /// The first instruction at which CPython shows a frame.
+    /// The index of the first instruction at which CPython shows a frame.
     first_traceable: i64,
 }
 
 impl CodeObject {
-    /// Reads the code object at an address. It must be read soon: one that is freed, as of code that
-    /// was given to `eval`, makes room for another.
+    /// Reads the code object at an address. It must be read soon: once it is freed, as the one of code that
+    /// `eval` ran is, another may take its place.
     ///
     /// # Errors
-    /// When it isn't one, or what it has can't be true.
-    pub fn read(
+    /// When there is no code object, or an implausible one.
+    pub(crate) fn read(
         memory: &dyn ReadMemory,
         python: &Python,
         address: u64,
@@ -43,7 +43,7 @@ impl CodeObject {
         let field = |offset: u16| address.wrapping_add(offset.into());
         let text = |offset| text(memory, types, layout.text, word(memory, field(offset))?);
         let table = word(memory, field(code.line_table))?;
-        let table = bytes(memory, types, table, LONGEST_TABLE)?;
+        let table = bytes(memory, types, table, MAX_TABLE_LEN)?;
         Ok(Self {
             file: text(code.file_name)?,
             function: text(code.qualified_name.unwrap_or(code.name))?,
@@ -60,41 +60,22 @@ impl CodeObject {
         })
     }
 
-    /// Where in a code object a word lies that tells it from another which takes its place: the pointer
-    /// to its line table. In bytes.
-    pub fn witness_offset(layout: &Layout) -> u16 {
-        layout.code.line_table
-    }
-
-    /// Reads that word.
+    /// Reads the fingerprint of the code object at an address: see [`Layout::fingerprint_offset`].
     ///
     /// # Errors
     /// When it can't be read.
-    pub fn witness(
+    pub(crate) fn read_fingerprint(
         memory: &dyn ReadMemory,
         layout: &Layout,
         address: u64,
     ) -> Result<u64, PythonError> {
-        Ok(word(
-            memory,
-            address.wrapping_add(layout.code.line_table.into()),
-        )?)
+        let offset = layout.fingerprint_offset();
+        Ok(word(memory, address.wrapping_add(offset.into()))?)
     }
 
-    /// Where in a code object the pointers to its file's name, its own name and its line table stand, in
-    /// bytes: what [`Self::read`] reads besides the object.
-    pub fn part_offsets(layout: &Layout) -> [u16; 3] {
-        let code = &layout.code;
-        [
-            code.file_name,
-            code.qualified_name.unwrap_or(code.name),
-            code.line_table,
-        ]
-    }
-
-    /// The index of a frame's instruction, in code units of two bytes; -1 before the first. `None` if
-    /// it lies before this code object's, or can't be one of them.
-    pub fn index_of(&self, instruction: Instruction) -> Option<i64> {
+    /// The index of a frame's instruction, in code units of two bytes; -1 before the first one. `None` if the
+    /// instruction can't belong to this code object.
+    pub(crate) fn index_of(&self, instruction: Instruction) -> Option<i64> {
         let index = match (instruction, self.instructions) {
             (Instruction::Index(index), None) => i64::from(index),
             (Instruction::Address(address), Some(start)) => {
@@ -106,9 +87,9 @@ impl CodeObject {
         (index >= -1).then_some(index)
     }
 
-    /// The line of the instruction with this index. Before the first, it is the first line
+    /// The line of the instruction with this index. Before the first instruction it is the first line
     /// (`PyCode_Addr2Line`).
-    pub fn line(&self, index: i64) -> Option<u32> {
+    pub(crate) fn line(&self, index: i64) -> Option<u32> {
         if index < 0 {
             return u32::try_from(self.first_line).ok();
         }
@@ -118,12 +99,12 @@ impl CodeObject {
         span?.line
     }
 
-    /// A frame of this code, as a person reads it. `None` for one that CPython doesn't show in a
-    /// traceback: it hasn't begun, or is one of the interpreter's own (`_PyFrame_IsIncomplete`).
+    /// A frame of this code with its names. `None` for one that CPython doesn't show in a traceback: it hasn't
+    /// begun, or belongs to the interpreter itself (`_PyFrame_IsIncomplete`).
     ///
     /// # Errors
-    /// When the frame is at no instruction of this code.
-    pub fn frame(&self, frame: &RawFrame) -> Result<Option<Frame>, PythonError> {
+    /// When the frame's instruction lies outside this code.
+    pub(crate) fn frame(&self, frame: &RawFrame) -> Result<Option<Frame>, PythonError> {
         let outside = PythonError::InstructionOutside { code: frame.code };
         let Some(index) = self.index_of(frame.instruction) else {
             return Err(outside);
@@ -131,7 +112,7 @@ impl CodeObject {
         if index < self.first_traceable && !frame.is_generator {
             return Ok(None);
         }
-        // The table is of all instructions.
+        // The table has all instructions.
         let spans = self.lines.spans(self.first_line);
         let count = spans.last().map_or(0, |span| span.instructions.end);
         if index >= i64::from(count) {

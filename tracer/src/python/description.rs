@@ -1,4 +1,4 @@
-//! CPython 3.13 says where its fields are: `_Py_DebugOffsets`, the first of `_PyRuntime`
+//! The layout of CPython 3.13, which describes itself: `_Py_DebugOffsets`, the first field of `_PyRuntime`
 //! (`Include/internal/pycore_runtime.h` of 3.13).
 
 use super::{
@@ -7,21 +7,21 @@ use super::{
         BYTES_LENGTH, BYTES_START, CodeLayout, Entry, FrameLayout, Instructions, InterpreterLayout,
         Layout, OBJECT_TYPE, Position, TYPE_NAME, TextLayout, ThreadLayout,
     },
-    walk::LONGEST_BLOCK,
+    walk::MAX_BLOCK_LEN,
 };
 
 /// `_Py_Debug_Cookie`.
 const COOKIE: u64 = u64::from_le_bytes(*b"xdebugpy");
-/// Its words up to `unicode_object.asciiobject_size`.
+/// The words of the description up to `unicode_object.asciiobject_size`, the last one that is used.
 const WORDS: usize = 71;
-/// Its length, in bytes, as far as it is of interest.
+/// The length of these words in bytes.
 pub(super) const LEN: usize = WORDS * 8;
 
 impl Layout {
-    /// The layout that a CPython of this version has, by what its `_PyRuntime` begins with.
+    /// The layout of a CPython of this version, from the first bytes of its `_PyRuntime`.
     ///
     /// # Errors
-    /// When that isn't a description of this version, or one that can't be.
+    /// When these are no description of this version, or an implausible one.
     pub(super) fn described(bytes: &[u8; LEN], version: Version) -> Result<Self, PythonError> {
         let wrong = |reason| PythonError::Description { reason };
         let word = |index: usize| {
@@ -79,7 +79,7 @@ impl Layout {
                 line_table: offset(CODE_LINETABLE)?,
                 instructions: Some(Instructions {
                     start: instructions,
-                    // Not described: `int _co_firsttraceable; void *co_extra; char co_code_adaptive[]`
+                    // Not in the description: `int _co_firsttraceable; void *co_extra; char co_code_adaptive[]`
                     // (`Include/cpython/code.h` of 3.13).
                     first_traceable: instructions
                         .checked_sub(16)
@@ -90,19 +90,19 @@ impl Layout {
                 length: offset(TEXT_LENGTH)?,
                 state: offset(TEXT_STATE)?,
                 ascii,
-                // `Py_ssize_t utf8_length; char *utf8;` more (`Include/cpython/unicodeobject.h` of
-                // 3.13).
+                // `PyASCIIObject`, then `Py_ssize_t utf8_length; char *utf8;`
+                // (`Include/cpython/unicodeobject.h` of 3.13).
                 compact: ascii.saturating_add(16),
             },
         };
-        if layout.frame.block().len() > LONGEST_BLOCK {
+        if layout.frame.block().len() > MAX_BLOCK_LEN {
             return Err(wrong("has the fields of a frame too far apart"));
         }
         Ok(layout)
     }
 }
 
-// Which words of the description are what.
+// The words of the description, by their index.
 const COOKIE_AT: usize = 0;
 const VERSION: usize = 1;
 const FREE_THREADED: usize = 2;

@@ -1,17 +1,19 @@
-//! Where the fields of CPython's structures lie, in bytes from the structure's beginning: of x86-64
-//! builds without `Py_GIL_DISABLED` and `Py_TRACE_REFS`.
+//! The offsets of the fields of CPython's structures, in bytes: of x86-64 builds without `Py_GIL_DISABLED`
+//! and `Py_TRACE_REFS`.
 //!
-//! CPython keeps these structures as they are within a series (3.10.x) once its first candidate is
-//! out. 3.13 describes itself (`description.rs`); of those before, this is what `offsetof` yields with
-//! the headers named (`fixtures/offsets.c`), of 3.10.13, 3.11.2, 3.11.7 and 3.12.1. Nothing relies on it
-//! until [`Python::verify`](super::Python::verify) has seen it hold in the process.
+//! CPython doesn't change these structures within a series (3.10.x) after its first release candidate. 3.13
+//! describes itself (`description.rs`). The offsets of earlier series are those that `offsetof` yields
+//! (`fixtures/offsets.c`) with the headers of 3.10.13, 3.11.2, 3.11.7 and 3.12.1. They are used only after
+//! [`Python::verify`](super::Python::verify) has confirmed them in the process.
 
 use std::ops::Range;
 
-/// The fields that a walk, and what is told of its frames, need.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layout {
-    /// Of `_PyRuntimeState`: `interpreters.head`, the first of the list of interpreters, the newest
+use serde::{Deserialize, Serialize};
+
+/// The fields that are needed to find the frames of a thread, and the file, function and line of a frame.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Layout {
+    /// Of `_PyRuntimeState`: `interpreters.head`, the first of the list of interpreters, which is the newest
     /// (`Include/internal/pycore_runtime.h`).
     pub(super) interpreters: u16,
     pub(super) interpreter: InterpreterLayout,
@@ -22,33 +24,32 @@ pub struct Layout {
 }
 
 /// `PyInterpreterState` (`Include/internal/pycore_interp.h`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct InterpreterLayout {
     pub next: u16,
     /// `int64_t`; 0 is the main interpreter.
     pub id: u16,
-    /// The first of its threads' states, the newest: `tstate_head` (3.10), `threads.head`.
+    /// The first of its thread states, which is the newest: `tstate_head` (3.10), `threads.head`.
     pub threads: u16,
 }
 
 /// `PyThreadState` (`Include/cpython/pystate.h`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ThreadLayout {
     /// The list is linked both ways.
     pub previous: u16,
     pub next: u16,
     pub interpreter: u16,
-    /// `thread_id`, what `pthread_self` returned: with glibc and musl on x86-64 the base of the FS
-    /// segment.
+    /// `thread_id`, the result of `pthread_self`: with glibc and musl on x86-64 the base of the FS segment.
     pub id: u16,
-    /// The way to the innermost frame: read the pointer at the first offset, of what it points to
-    /// that at the second.
+    /// The way to the innermost frame: the offset of a pointer in the thread state, then that of a pointer in
+    /// the structure that the first one points to.
     pub frame: Vec<u16>,
 }
 
 /// `PyFrameObject` of 3.10 (`Include/cpython/frameobject.h`), `_PyInterpreterFrame` of 3.11 and
 /// newer (`Include/internal/pycore_frame.h`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FrameLayout {
     /// The frame of the caller: `f_back` (3.10), `previous`.
     pub previous: u16,
@@ -58,30 +59,30 @@ pub(super) struct FrameLayout {
     pub entry: Entry,
 }
 
-/// How a frame tells its instruction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The field of a frame that has its instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Position {
     /// `int f_lasti`, in code units of two bytes; -1 before the first (3.10).
     Index(u16),
-    /// A pointer: `prev_instr` (3.11, 3.12), `instr_ptr` (3.13). All three are what CPython itself
-    /// gets the line from (`_PyInterpreterFrame_LASTI`).
+    /// A pointer: `prev_instr` (3.11, 3.12), `instr_ptr` (3.13). CPython itself derives the line from it
+    /// (`_PyInterpreterFrame_LASTI`).
     Pointer(u16),
 }
 
-/// How a frame tells that C code called it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a frame that C code called is recognized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Entry {
-    /// Each is called by C: `_PyEval_EvalFrameDefault` runs one frame (3.10).
+    /// Every frame is one: a call of `_PyEval_EvalFrameDefault` executes one frame (3.10).
     Every,
-    /// `bool is_entry`, beside `char owner` (3.11).
+    /// `bool is_entry`, next to `char owner` (3.11).
     Flag { is_entry: u16, owner: u16 },
-    /// Behind it comes a shim, a frame that is no function's, with
+    /// Its caller in the list of frames is a shim, a frame that belongs to no function, with
     /// `char owner == FRAME_OWNED_BY_CSTACK` (3.12, 3.13).
     Shim { owner: u16 },
 }
 
 /// `PyCodeObject` (`Include/cpython/code.h`).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct CodeLayout {
     pub file_name: u16,
     pub name: u16,
@@ -94,26 +95,26 @@ pub(super) struct CodeLayout {
     pub instructions: Option<Instructions>,
 }
 
-/// Instructions that are part of the code object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The instructions, which are part of the code object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Instructions {
     /// `co_code_adaptive`.
     pub start: u16,
-    /// `int _co_firsttraceable`: a frame before this instruction isn't shown by CPython
+    /// `int _co_firsttraceable`: CPython doesn't show a frame that is before this instruction
     /// (`_PyFrame_IsIncomplete`).
     pub first_traceable: u16,
 }
 
 /// `PyASCIIObject`, `PyCompactUnicodeObject` (`Include/cpython/unicodeobject.h`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct TextLayout {
     /// `Py_ssize_t`, in characters.
     pub length: u16,
     /// Bit fields in an `unsigned int`: `interned` 2, `kind` 3, `compact` 1, `ascii` 1.
     pub state: u16,
-    /// `sizeof(PyASCIIObject)`: there the characters of ASCII text begin.
+    /// `sizeof(PyASCIIObject)`, the offset of the characters of ASCII text.
     pub ascii: u16,
-    /// `sizeof(PyCompactUnicodeObject)`: there those of other text begin.
+    /// `sizeof(PyCompactUnicodeObject)`, the offset of the characters of other text.
     pub compact: u16,
 }
 
@@ -127,8 +128,25 @@ pub(super) const BYTES_LENGTH: u64 = 16;
 pub(super) const BYTES_START: u64 = 32;
 
 impl Layout {
-    /// The layout of a series that doesn't describe itself. `None` if it isn't known.
-    pub fn of_series(series: (u8, u8)) -> Option<Self> {
+    /// Where in a code object the pointer to its line table lies, in bytes: its fingerprint. Another code
+    /// object that takes its place has another line table.
+    pub(crate) fn fingerprint_offset(&self) -> u16 {
+        self.code.line_table
+    }
+
+    /// Where in a code object the pointers to its file's name, its own name and its line table lie, in
+    /// bytes: besides the object itself, [`CodeObject::read`](super::CodeObject::read) reads only these parts.
+    pub(crate) fn code_part_offsets(&self) -> [u16; 3] {
+        let code = &self.code;
+        [
+            code.file_name,
+            code.qualified_name.unwrap_or(code.name),
+            code.line_table,
+        ]
+    }
+
+    /// The layout of a series that doesn't describe itself; `None` if it is unknown.
+    pub(crate) fn of_series(series: (u8, u8)) -> Option<Self> {
         match series {
             (3, 10) => Some(Self::of_3_10()),
             (3, 11) => Some(Self::of_3_11()),
@@ -265,8 +283,8 @@ impl Layout {
 }
 
 impl FrameLayout {
-    /// The part of a frame that has all fields, in whole words.
-    pub fn block(&self) -> Range<u16> {
+    /// The part of a frame that contains all these fields, in whole words.
+    pub(super) fn block(&self) -> Range<u16> {
         let position = match self.position {
             Position::Index(at) => (at, 4),
             Position::Pointer(at) => (at, 8),

@@ -1,30 +1,31 @@
-//! From instructions to lines: `co_linetable`.
+//! The lines of instructions: `co_linetable`.
 
 use std::ops::Range;
 
 /// A code object's table, in the format of its series.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LineTable {
-    /// CPython 3.10 (PEP 626; `Objects/lnotab_notes.txt` of 3.10): pairs of bytes, how many bytes of
-    /// code, and by how much the line differs, as a signed number; -128 means no line.
+pub(crate) enum LineTable {
+    /// CPython 3.10 (PEP 626; `Objects/lnotab_notes.txt` of 3.10): pairs of bytes. The first is the number
+    /// of bytes of code. The second is the difference to the line before, a signed number; -128 means no line.
     Pairs(Vec<u8>),
-    /// CPython 3.11 to 3.13 (PEP 657; `Objects/locations.md` of 3.11): entries of a byte with the high
-    /// bit set (four bits of kind, three of the length in code units less one) and bytes without it.
+    /// CPython 3.11 to 3.13 (PEP 657; `Objects/locations.md` of 3.11): entries. The first byte of an entry
+    /// has the high bit set, four bits of kind, and three bits of the length in code units less one. The
+    /// other bytes have the high bit clear.
     Locations(Vec<u8>),
 }
 
-/// Instructions and the line that they are of.
+/// Instructions of one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Span {
+pub(crate) struct Span {
     /// In code units of two bytes.
     pub instructions: Range<u32>,
-    /// `None` for what the compiler put in.
+    /// `None` for instructions that the compiler added.
     pub line: Option<u32>,
 }
 
 impl LineTable {
-    /// All instructions in their order, from 0 on without a gap. `first_line` is the code object's.
-    pub fn spans(&self, first_line: i32) -> Vec<Span> {
+    /// All instructions in their order, from 0 on without a gap. `first_line`: of the code object.
+    pub(crate) fn spans(&self, first_line: i32) -> Vec<Span> {
         let mut spans = Vec::new();
         let (mut end, mut line) = (0_u32, i64::from(first_line));
         let mut add = |units: u32, delta: Option<i64>| {
@@ -60,13 +61,13 @@ impl LineTable {
     }
 }
 
-/// By how much the line of a location differs from that of the one before. `None` if it has none.
+/// The difference between the line of a location and that of the one before; `None` if it has no line.
 fn line_delta(kind: u8, rest: &[u8]) -> Option<i64> {
     match kind {
         NO_LOCATION => None,
         LONG_FORM | NO_COLUMNS => Some(signed(rest)),
         ONE_LINE_0..=ONE_LINE_2 => Some((kind - ONE_LINE_0).into()),
-        // Short forms: the same line.
+        // The short forms, which stay in the same line.
         _ => Some(0),
     }
 }
@@ -78,8 +79,8 @@ const NO_COLUMNS: u8 = 13;
 const LONG_FORM: u8 = 14;
 const NO_LOCATION: u8 = 15;
 
-/// The number that begins here: six bits a byte, the lowest first, bit 6 says that more follow. The
-/// lowest bit of the number is its sign.
+/// A signed number of variable length: six bits in each byte, the lowest first. Bit 6 of a byte is set if
+/// another one follows. The lowest bit of the number is its sign.
 fn signed(bytes: &[u8]) -> i64 {
     let mut number = 0_i64;
     for (i, byte) in bytes.iter().take(6).enumerate() {

@@ -1,13 +1,15 @@
-//! Python objects in the target's memory: text, bytes.
+//! Python objects in the memory of a process: text, bytes.
+
+use serde::{Deserialize, Serialize};
 
 use super::{
     PythonError,
     layout::{BYTES_LENGTH, BYTES_START, OBJECT_TYPE, TYPE_NAME, TextLayout},
 };
-use crate::replay::{ReadMemory, Unreadable};
+use crate::target::{ReadMemory, Unreadable};
 
-/// The addresses of the types that objects are checked against.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The addresses of the types that objects must have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Types {
     pub code: u64,
     pub text: u64,
@@ -15,8 +17,8 @@ pub(super) struct Types {
     pub frame: u64,
 }
 
-/// The longest name that is read, in bytes.
-const LONGEST_TEXT: u64 = 4 << 10;
+/// The longest text that is read, in bytes: a name or a path.
+const MAX_TEXT_LEN: u64 = 4 << 10;
 
 pub(super) fn word(memory: &dyn ReadMemory, address: u64) -> Result<u64, Unreadable> {
     let mut bytes = [0; 8];
@@ -45,19 +47,19 @@ pub(super) fn expect(
     }
 }
 
-/// Checks that a type is called so.
+/// Checks the name of a type.
 pub(super) fn expect_type(
     memory: &dyn ReadMemory,
     address: u64,
     name: &'static str,
 ) -> Result<(), PythonError> {
     let wrong = PythonError::WrongType { name, address };
-    let told = word(memory, address.wrapping_add(TYPE_NAME))?;
-    if told == 0 {
+    let name_address = word(memory, address.wrapping_add(TYPE_NAME))?;
+    if name_address == 0 {
         return Err(wrong);
     }
     let mut bytes = vec![0; name.len() + 1];
-    memory.read(told, &mut bytes)?;
+    memory.read(name_address, &mut bytes)?;
     if bytes.strip_suffix(&[0]) == Some(name.as_bytes()) {
         Ok(())
     } else {
@@ -86,7 +88,8 @@ pub(super) fn bytes(
     Ok(bytes)
 }
 
-/// The characters of a `str`. A lone surrogate, as of a file name that isn't UTF-8, becomes U+FFFD.
+/// The characters of a `str`. A lone surrogate, which stands for a byte of a file name that isn't UTF-8,
+/// becomes U+FFFD.
 pub(super) fn text(
     memory: &dyn ReadMemory,
     types: &Types,
@@ -109,7 +112,7 @@ pub(super) fn text(
     let length = word(memory, field(layout.length))?;
     let len = length
         .checked_mul(width.into())
-        .filter(|len| *len <= LONGEST_TEXT)
+        .filter(|len| *len <= MAX_TEXT_LEN)
         .ok_or(wrong("too long"))?;
     let mut bytes = vec![0; len as usize];
     let start = if is_ascii {
@@ -119,7 +122,7 @@ pub(super) fn text(
     };
     memory.read(field(start), &mut bytes)?;
     let points: Vec<u32> = match (width, is_ascii) {
-        (1, true) if !bytes.is_ascii() => return Err(wrong("not the ASCII it says it is")),
+        (1, true) if !bytes.is_ascii() => return Err(wrong("marked as ASCII, which it isn't")),
         (1, _) => bytes.into_iter().map(u32::from).collect(),
         (2, false) => {
             let (units, _) = bytes.as_chunks();

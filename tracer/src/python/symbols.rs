@@ -1,4 +1,4 @@
-//! Where in a process the interpreter's data is, by the symbols of its ELF file.
+//! The addresses of the interpreter's data, from the symbols of its ELF file.
 
 use std::collections::HashMap;
 
@@ -6,16 +6,16 @@ use object::{Object as _, ObjectSegment as _, ObjectSymbol as _, read::elf::ElfF
 
 use super::PythonError;
 
-/// Addresses, in the target, of an interpreter's exported data. The file may be a `libpython3.x.so`,
-/// or an executable that contains the interpreter, position-independent or not.
+/// Addresses, in the process, of an interpreter's exported data. The file may be a `libpython3.x.so`, or an
+/// executable that contains the interpreter, position-independent or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Symbols {
+pub(crate) struct InterpreterSymbols {
     /// `_PyRuntime` (3.7 and newer).
     pub(super) runtime: u64,
     /// `Py_Version` (3.11 and newer): a constant, `PY_VERSION_HEX`.
     pub(super) version: Option<u64>,
-    /// Whether there is `Py_NewRef` (3.10 and newer, `Include/object.h`). So a file that has this and
-    /// no `Py_Version` is CPython 3.10.
+    /// Whether the file has `Py_NewRef` (3.10 and newer, `Include/object.h`). A file that has it and has no
+    /// `Py_Version` is CPython 3.10.
     pub(super) is_3_10_or_newer: bool,
     pub(super) code_type: u64,
     pub(super) frame_type: u64,
@@ -23,12 +23,12 @@ pub struct Symbols {
     pub(super) bytes_type: u64,
 }
 
-impl Symbols {
-    /// Reads `.dynsym` of an ELF file whose first byte is mapped at `mapped_at` in the target.
+impl InterpreterSymbols {
+    /// Reads `.dynsym` of an ELF file whose first byte is mapped at `mapped_at` in the process.
     ///
     /// # Errors
-    /// When it isn't such a file, or doesn't contain an interpreter.
-    pub fn of(file: &[u8], mapped_at: u64) -> Result<Self, PythonError> {
+    /// When it isn't an ELF file, or contains no interpreter.
+    pub(crate) fn read(file: &[u8], mapped_at: u64) -> Result<Self, PythonError> {
         let file: ElfFile64<'_> = ElfFile64::parse(file)?;
         let first_address = file
             .segments()

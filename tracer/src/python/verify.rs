@@ -1,48 +1,42 @@
-//! Whether a layout holds in a process.
+//! Finds the interpreter in a process's memory and checks the layout against the process's data.
 
 use std::collections::BTreeSet;
 
 use super::{
-    CodeObject, Layout, PythonError, Symbols, Version, Walk, description,
+    CodeObject, InterpreterSymbols, Layout, Python, PythonError, Version, Walk, description,
     layout::Entry,
     objects::{Types, expect, expect_type, int, word},
     walk::Thread,
 };
-use crate::replay::ReadMemory;
+use crate::target::ReadMemory;
 
-/// So often a process that runs on is looked at: what is read while frames come and go may not fit
-/// together.
+/// The process runs on. What is read while frames come and go may not fit together, so there are several
+/// attempts.
 const ATTEMPTS: usize = 16;
-/// As many interpreters are looked at.
-const MOST_INTERPRETERS: usize = 1 << 10;
-/// As many frames of a thread are looked at, the innermost ones.
-const MOST_FRAMES: usize = 32;
-
-/// An interpreter in a process, known well enough to read its threads' stacks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Python {
-    pub version: Version,
-    pub layout: Layout,
-    /// Over the threads of the main interpreter.
-    pub walk: Walk,
-    pub(super) types: Types,
-}
+/// The most interpreters in the list that are read.
+const MAX_INTERPRETERS: usize = 1 << 10;
+/// The most frames of a thread that are checked, the innermost ones.
+const MAX_FRAMES: usize = 32;
 
 impl Python {
-    /// Finds the main interpreter of a process, and has its own data confirm the layout of its
-    /// version: types are called what their symbols are, thread states point back to their
-    /// interpreter and to one another, and of each living thread the innermost frames have code objects with text and
-    /// line tables, and are at an instruction that these have. At least one thread must be in Python
-    /// code.
+    /// Finds the main interpreter of a process, and checks the layout of its version against the process's
+    /// data:
     ///
-    /// A living thread is one whose id is among `fs_bases` or, if none are given, is the address of a
-    /// word that has this address: the System V ABI for x86-64 wants that of the base of FS.
+    /// - The types have the names of their symbols.
+    /// - The thread states point back to their interpreter and to one another.
+    /// - The innermost frames of each running thread have code objects with text and line tables, and their
+    ///   instructions belong to these code objects. At least one thread must be in Python code.
+    ///
+    /// A thread runs if its id is among `fs_bases`. If `fs_bases` isn't given, a thread runs if its id is the
+    /// address of a word that contains this address: the System V ABI for x86-64 demands that of the base of
+    /// FS.
     ///
     /// # Errors
-    /// When anything is in doubt. [`PythonError::NotStarted`] and [`PythonError::NoWitness`] may pass.
-    pub fn verify(
+    /// When anything is in doubt. After [`PythonError::NotStarted`] and [`PythonError::NoThreadInPython`] a
+    /// later attempt may succeed.
+    pub(crate) fn verify(
         memory: &dyn ReadMemory,
-        symbols: &Symbols,
+        symbols: &InterpreterSymbols,
         fs_bases: Option<&BTreeSet<u64>>,
     ) -> Result<Self, PythonError> {
         let mut python = Self::attempt(memory, symbols, fs_bases);
@@ -57,7 +51,7 @@ impl Python {
 
     fn attempt(
         memory: &dyn ReadMemory,
-        symbols: &Symbols,
+        symbols: &InterpreterSymbols,
         fs_bases: Option<&BTreeSet<u64>>,
     ) -> Result<Self, PythonError> {
         let version = version(memory, symbols)?;
@@ -65,10 +59,10 @@ impl Python {
         Self::with_layout(memory, symbols, version, layout, fs_bases)
     }
 
-    /// An interpreter of which a layout is told; only the rest is looked for.
+    /// Finds the interpreter with a given layout, and checks this layout.
     pub(super) fn with_layout(
         memory: &dyn ReadMemory,
-        symbols: &Symbols,
+        symbols: &InterpreterSymbols,
         version: Version,
         layout: Layout,
         fs_bases: Option<&BTreeSet<u64>>,
@@ -94,22 +88,26 @@ impl Python {
             }
             before = address;
         }
-        let lives = |thread: &Thread| match fs_bases {
+        let is_running = |thread: &Thread| match fs_bases {
             Some(fs_bases) => fs_bases.contains(&thread.id),
             None => word(memory, thread.id) == Ok(thread.id),
         };
-        let mut witnesses = 0;
-        for thread in threads.into_iter().filter(lives) {
-            witnesses += usize::from(python.is_witness(memory, thread)?);
+        let mut confirmations = 0;
+        for thread in threads.into_iter().filter(is_running) {
+            confirmations += usize::from(python.confirms_layout(memory, thread)?);
         }
-        if witnesses == 0 {
-            return Err(PythonError::NoWitness);
+        if confirmations == 0 {
+            return Err(PythonError::NoThreadInPython);
         }
         Ok(python)
     }
 
-    /// Whether a thread's frames confirm the layout; not if it has none.
-    fn is_witness(&self, memory: &dyn ReadMemory, thread: Thread) -> Result<bool, PythonError> {
+    /// Whether a thread's frames confirm the layout. A thread without frames confirms nothing.
+    fn confirms_layout(
+        &self,
+        memory: &dyn ReadMemory,
+        thread: Thread,
+    ) -> Result<bool, PythonError> {
         let Some(innermost) = self.walk.innermost(memory, thread)? else {
             return Ok(false);
         };
@@ -117,21 +115,21 @@ impl Python {
             // The frames of 3.10 are objects.
             expect(memory, innermost, self.types.frame, "frame")?;
         }
-        let blocks = self.walk.blocks(memory, innermost, MOST_FRAMES)?;
+        let blocks = self.walk.blocks(memory, innermost, MAX_FRAMES)?;
         let frames = self.layout.frames(&blocks.bytes);
-        let mut is_witness = false;
+        let mut is_confirmed = false;
         for frame in frames {
             let code = CodeObject::read(memory, self, frame.code)?;
             let is_shown = code.frame(&frame)?.is_some();
-            // No call is a function's first instruction: a zero is nobody's word.
-            is_witness |= is_shown && code.index_of(frame.instruction) > Some(0);
+            // A call is never the first instruction of a function, so a zero confirms nothing.
+            is_confirmed |= is_shown && code.index_of(frame.instruction) > Some(0);
         }
-        Ok(is_witness)
+        Ok(is_confirmed)
     }
 }
 
-/// `Py_Version`, or 3.10 (some release of it), which is the one that has `Py_NewRef` but not that.
-fn version(memory: &dyn ReadMemory, symbols: &Symbols) -> Result<Version, PythonError> {
+/// The content of `Py_Version`. Without this symbol but with `Py_NewRef`, some release of 3.10.
+fn version(memory: &dyn ReadMemory, symbols: &InterpreterSymbols) -> Result<Version, PythonError> {
     match symbols.version {
         Some(address) => Ok(Version(int(memory, address)? as u32)),
         None if symbols.is_3_10_or_newer => Ok(Version(0x030a_00f0)),
@@ -141,10 +139,10 @@ fn version(memory: &dyn ReadMemory, symbols: &Symbols) -> Result<Version, Python
 
 fn layout(
     memory: &dyn ReadMemory,
-    symbols: &Symbols,
+    symbols: &InterpreterSymbols,
     version: Version,
 ) -> Result<Layout, PythonError> {
-    if !version.is_settled() {
+    if !version.has_stable_layout() {
         return Err(PythonError::UnknownVersion { version });
     }
     if version.series() == (3, 13) {
@@ -155,7 +153,7 @@ fn layout(
     Layout::of_series(version.series()).ok_or(PythonError::UnknownVersion { version })
 }
 
-fn types(memory: &dyn ReadMemory, symbols: &Symbols) -> Result<Types, PythonError> {
+fn types(memory: &dyn ReadMemory, symbols: &InterpreterSymbols) -> Result<Types, PythonError> {
     expect_type(memory, symbols.code_type, "code")?;
     expect_type(memory, symbols.text_type, "str")?;
     expect_type(memory, symbols.bytes_type, "bytes")?;
@@ -171,7 +169,7 @@ fn types(memory: &dyn ReadMemory, symbols: &Symbols) -> Result<Types, PythonErro
 /// The interpreter with id 0.
 fn main_interpreter(
     memory: &dyn ReadMemory,
-    symbols: &Symbols,
+    symbols: &InterpreterSymbols,
     layout: &Layout,
 ) -> Result<u64, PythonError> {
     let field = |address: u64, offset: u16| word(memory, address.wrapping_add(offset.into()));
@@ -179,7 +177,7 @@ fn main_interpreter(
     if interpreter == 0 {
         return Err(PythonError::NotStarted);
     }
-    for _ in 0..MOST_INTERPRETERS {
+    for _ in 0..MAX_INTERPRETERS {
         if interpreter == 0 {
             return Err(PythonError::NoMainInterpreter);
         }

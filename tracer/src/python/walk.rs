@@ -1,25 +1,28 @@
-//! The walk over a thread's Python frames, as plain data: what the program in the kernel does on the
-//! thread itself, and what [`Walk::stack`] does from outside.
+//! The walk over a thread's Python frames, as plain data. The kernel side does it in the thread itself,
+//! `Walk::stack`, for tests, does it from outside.
+
+use serde::{Deserialize, Serialize};
 
 use super::{
     PythonError,
     layout::{Entry, Layout, Position},
     objects::word,
 };
-use crate::replay::ReadMemory;
+use crate::target::ReadMemory;
 
 /// The longest block of a [`Walk`], in bytes.
-pub const LONGEST_BLOCK: usize = 80;
-/// The most [`Walk::frame`] has.
-pub const MOST_DEREFS: usize = 2;
-/// As many threads are looked at.
-const MOST_THREADS: usize = 1 << 16;
+pub(super) const MAX_BLOCK_LEN: usize = 80;
+/// The most offsets that [`Walk::frame`] has.
+#[cfg(test)]
+pub(super) const MAX_DEREFS: usize = 2;
+/// The most threads in the list that are read.
+const MAX_THREADS: usize = 1 << 16;
 
-/// How to get from a thread to its Python frames. Offsets and lengths in bytes.
+/// The way from a thread to its Python frames. Offsets and lengths are in bytes.
 ///
-/// The thread is that of the list whose `thread_id` is the base of its FS segment. Of several such
-/// (a thread that is about to start has its creator's id for a moment in 3.10 and 3.11), it is the
-/// first that has a frame. Threads of subinterpreters aren't in the list.
+/// The thread is found in the list by its `thread_id`, which is the base of its FS segment. If several thread
+/// states have this id, the first one with a frame is taken: in 3.10 and 3.11 a thread that is about to start
+/// has its creator's id for a moment. Threads of subinterpreters aren't in the list.
 ///
 /// ```text
 /// state = [thread_list_head]
@@ -32,68 +35,67 @@ const MOST_THREADS: usize = 1 << 16;
 ///     block = block_len bytes at frame + block_start
 ///     frame = the word of block at previous_in_block
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Walk {
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Walk {
     /// The address of the pointer to the first thread state, the newest.
     pub thread_list_head: u64,
     /// Of a thread state: the pointer to the next one.
     pub next: u16,
     /// Of a thread state: eight bytes, the base of the thread's FS segment.
     pub thread_id: u16,
-    /// From a thread state to its innermost frame: one or two offsets of pointers, see
-    /// [`MOST_DEREFS`]. A null pointer means that the thread is in no Python code.
+    /// The way from a thread state to its innermost frame: the offsets of one or two pointers, see
+    /// `MAX_DEREFS`. A null pointer means that the thread is in no Python code.
     pub frame: Vec<u16>,
-    /// Where in a frame its block begins.
+    /// The offset of the block in a frame.
     pub block_start: u16,
-    /// A multiple of 8, at most [`LONGEST_BLOCK`].
+    /// A multiple of 8, at most [`MAX_BLOCK_LEN`].
     pub block_len: u16,
-    /// Where in the block the pointer to the caller's frame is.
+    /// The offset of the pointer to the caller's frame in the block.
     pub previous_in_block: u16,
 }
 
-/// A thread as the interpreter knows it.
+/// A thread of an interpreter's list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Thread {
+pub(crate) struct Thread {
     /// The address of its `PyThreadState`.
     pub state: u64,
     /// The base of its FS segment.
     pub id: u64,
 }
 
-/// A stack as it was read: blocks of frames, the innermost first.
+/// The blocks of a stack's frames, the innermost first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Blocks {
+pub(crate) struct Blocks {
     pub bytes: Vec<u8>,
-    /// Whether the outermost frame is there: not so if there were more than should be read.
+    /// Whether the outermost frame is there. It isn't if the stack has more frames than were asked for.
     pub is_whole: bool,
 }
 
-/// Which instruction a frame is at.
+/// The instruction that a frame is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Instruction {
+pub(crate) enum Instruction {
     /// Its index in code units of two bytes, -1 before the first.
     Index(i32),
     /// Its address.
     Address(u64),
 }
 
-/// A frame of a Python function, or of one of the interpreter's own pieces of code, which
-/// [`CodeObject::frame`](super::CodeObject::frame) knows from another.
+/// A frame of a Python function or of the interpreter's own code.
+/// [`CodeObject::frame`](super::CodeObject::frame) tells them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct RawFrame {
+pub(crate) struct RawFrame {
     /// The address of its code object.
     pub code: u64,
     pub instruction: Instruction,
     /// Whether C code called it: it is the outermost of the frames that one run of
-    /// `_PyEval_EvalFrameDefault` executes. What comes next in a native stack are the frames of
-    /// whoever called that function.
+    /// `_PyEval_EvalFrameDefault` executes.
     pub is_boundary: bool,
     /// Whether it is known to be a generator's or a coroutine's (3.11 and newer).
     pub is_generator: bool,
 }
 
 impl Walk {
-    /// The walk over the threads that a list in the target has.
+    /// The walk over a list of threads. `thread_list_head`: see [`Walk`].
     pub(super) fn new(layout: &Layout, thread_list_head: u64) -> Self {
         let block = layout.frame.block();
         Self {
@@ -107,15 +109,15 @@ impl Walk {
         }
     }
 
-    /// The threads that the interpreter knows, the newest first.
+    /// The threads of the interpreter, the newest first.
     ///
     /// # Errors
     /// When the list can't be read or has no end.
-    pub fn threads(&self, memory: &dyn ReadMemory) -> Result<Vec<Thread>, PythonError> {
+    pub(crate) fn threads(&self, memory: &dyn ReadMemory) -> Result<Vec<Thread>, PythonError> {
         let mut threads = Vec::new();
         let mut state = word(memory, self.thread_list_head)?;
         while state != 0 {
-            if threads.len() == MOST_THREADS {
+            if threads.len() == MAX_THREADS {
                 return Err(PythonError::Endless { what: "threads" });
             }
             let id = word(memory, at(state, self.thread_id))?;
@@ -129,7 +131,7 @@ impl Walk {
     ///
     /// # Errors
     /// When its state can't be read.
-    pub fn innermost(
+    pub(crate) fn innermost(
         &self,
         memory: &dyn ReadMemory,
         thread: Thread,
@@ -144,23 +146,23 @@ impl Walk {
         Ok(Some(frame))
     }
 
-    /// The Python stack of the thread whose FS base is this, of at most `most` frames, as far as it
-    /// can be told while the thread runs on. `None` if there is no such thread or it is in no Python
-    /// code.
+    /// The innermost `max` frames of the thread with this FS base. They are reliable only if the thread
+    /// doesn't run. `None` if there is no such thread, or it is in no Python code.
     ///
     /// # Errors
     /// When a thread state or a frame can't be read.
-    pub fn stack(
+    #[cfg(test)]
+    pub(crate) fn stack(
         &self,
         memory: &dyn ReadMemory,
         fs_base: u64,
-        most: usize,
+        max: usize,
     ) -> Result<Option<Blocks>, PythonError> {
         for thread in self.threads(memory)? {
             if thread.id == fs_base
                 && let Some(innermost) = self.innermost(memory, thread)?
             {
-                return self.blocks(memory, innermost, most).map(Some);
+                return self.blocks(memory, innermost, max).map(Some);
             }
         }
         Ok(None)
@@ -171,11 +173,11 @@ impl Walk {
         &self,
         memory: &dyn ReadMemory,
         innermost: u64,
-        most: usize,
+        max: usize,
     ) -> Result<Blocks, PythonError> {
         let mut blocks = Blocks::default();
         let mut frame = innermost;
-        for _ in 0..most {
+        for _ in 0..max {
             if frame == 0 {
                 break;
             }
@@ -190,14 +192,13 @@ impl Walk {
 }
 
 impl Layout {
-    /// Where in a block the address of the frame's code object stands.
-    pub fn code_in_block(&self) -> u16 {
+    /// The offset in a block of the pointer to the frame's code object.
+    pub(crate) fn code_in_block(&self) -> u16 {
         self.frame.code - self.frame.block().start
     }
 
-    /// What the blocks of a stack say, the innermost frame first. A part of a block at the end is left
-    /// out.
-    pub fn frames(&self, blocks: &[u8]) -> Vec<RawFrame> {
+    /// Decodes the blocks of a stack, the innermost frame first. An incomplete block at the end is left out.
+    pub(crate) fn frames(&self, blocks: &[u8]) -> Vec<RawFrame> {
         let span = self.frame.block();
         let mut frames: Vec<RawFrame> = Vec::new();
         for block in blocks.chunks_exact(span.len().max(1)) {
@@ -208,7 +209,7 @@ impl Layout {
                 Entry::Shim { owner } => (byte(owner), false),
             };
             if owner == OWNED_BY_C_STACK {
-                // The shim lies between what it stands for and its caller.
+                // The shim lies between a frame that C code called and the caller of the C code.
                 if let Some(inner) = frames.last_mut() {
                     inner.is_boundary = true;
                 }

@@ -1,72 +1,29 @@
-//! What the general registers' instructions compute (Intel SDM, volume 2).
+//! The instructions on general registers (Intel SDM, volume 2).
 
 use iced_x86::{ConditionCode, Instruction, Mnemonic};
 use tracer_common::register;
 
-use super::{Replay, ReplayError, machine::mask};
+use super::{
+    ReplayError,
+    flags::{Flags, is_negative, mask, sign_extended},
+    machine::Machine,
+};
 
-/// The flags that conditions look at.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flags {
-    carry: bool,
-    zero: bool,
-    sign: bool,
-    overflow: bool,
-    parity: bool,
-}
-
-impl Flags {
-    fn of_result(result: u64, width: usize) -> Self {
-        Self {
-            zero: result & mask(width) == 0,
-            sign: is_negative(result, width),
-            parity: (result as u8).count_ones().is_multiple_of(2),
-            ..Self::default()
-        }
-    }
-}
-
-fn is_negative(value: u64, width: usize) -> bool {
-    value >> (8 * width - 1) & 1 != 0
-}
-
-fn sign_extended(value: u64, width: usize) -> i64 {
-    let unused = 64 - 8 * width as u32;
-    (value << unused) as i64 >> unused
-}
-
-impl Replay<'_> {
+impl Machine<'_> {
     /// Whether the condition of a jump, move or set holds.
+    ///
+    /// # Errors
+    /// When the instruction has no condition.
     pub(super) fn holds(&self, instruction: &Instruction) -> Result<bool, ReplayError> {
-        let Flags {
-            carry,
-            zero,
-            sign,
-            overflow,
-            parity,
-        } = self.flags;
-        Ok(match instruction.condition_code() {
-            ConditionCode::o => overflow,
-            ConditionCode::no => !overflow,
-            ConditionCode::b => carry,
-            ConditionCode::ae => !carry,
-            ConditionCode::e => zero,
-            ConditionCode::ne => !zero,
-            ConditionCode::be => carry || zero,
-            ConditionCode::a => !carry && !zero,
-            ConditionCode::s => sign,
-            ConditionCode::ns => !sign,
-            ConditionCode::p => parity,
-            ConditionCode::np => !parity,
-            ConditionCode::l => sign != overflow,
-            ConditionCode::ge => sign == overflow,
-            ConditionCode::le => zero || sign != overflow,
-            ConditionCode::g => !zero && sign == overflow,
-            ConditionCode::None => return Err(self.unknown(instruction)),
-        })
+        self.flags
+            .holds(instruction.condition_code())
+            .ok_or_else(|| self.unknown(instruction))
     }
 
-    /// Any instruction that doesn't change where execution goes on.
+    /// Executes an instruction that isn't a branch, call or return.
+    ///
+    /// # Errors
+    /// When the instruction isn't supported, divides by zero or accesses memory that can't be read.
     pub(super) fn compute(&mut self, instruction: &Instruction) -> Result<(), ReplayError> {
         let width = self.width(instruction, 0);
         match instruction.mnemonic() {
@@ -113,7 +70,7 @@ impl Replay<'_> {
                     Mnemonic::Xor => first ^ second,
                     _ => first & second,
                 };
-                self.flags = Flags::of_result(result, width);
+                self.flags = Flags::from_result(result, width);
                 if instruction.mnemonic() == Mnemonic::Test {
                     return Ok(());
                 }
@@ -126,7 +83,7 @@ impl Replay<'_> {
             Mnemonic::Shl | Mnemonic::Shr | Mnemonic::Sar => self.shift(instruction, width),
             Mnemonic::Bt => {
                 let (bits, index) = self.both(instruction)?;
-                // With a register as index into memory it would reach beyond the operand.
+                // In memory, an index in a register may reach beyond the operand.
                 if instruction.op0_kind() == iced_x86::OpKind::Memory {
                     return Err(self.unknown(instruction));
                 }
@@ -136,17 +93,17 @@ impl Replay<'_> {
             Mnemonic::Tzcnt | Mnemonic::Bsf => {
                 let value = self.operand(instruction, 1)?;
                 let zeros = u64::from(value.trailing_zeros()).min(8 * width as u64);
-                self.found(instruction, value, zeros)
+                self.set_found(instruction, value, zeros)
             }
             Mnemonic::Lzcnt => {
                 let value = self.operand(instruction, 1)?;
                 let zeros = u64::from(value.leading_zeros()) - (64 - 8 * width as u64);
-                self.found(instruction, value, zeros)
+                self.set_found(instruction, value, zeros)
             }
             Mnemonic::Bsr => {
                 let value = self.operand(instruction, 1)?;
                 let highest = 63 - u64::from(value.leading_zeros().min(63));
-                self.found(instruction, value, highest)
+                self.set_found(instruction, value, highest)
             }
             Mnemonic::Imul | Mnemonic::Mul | Mnemonic::Div | Mnemonic::Idiv => {
                 self.multiply_or_divide(instruction, width)
@@ -178,6 +135,7 @@ impl Replay<'_> {
         }
     }
 
+    /// The values of the first two operands.
     fn both(&mut self, instruction: &Instruction) -> Result<(u64, u64), ReplayError> {
         Ok((self.operand(instruction, 0)?, self.operand(instruction, 1)?))
     }
@@ -208,7 +166,7 @@ impl Replay<'_> {
             } else {
                 signs[0] != signs[1] && signs[0] != signs[2]
             },
-            ..Flags::of_result(result, width)
+            ..Flags::from_result(result, width)
         };
         if mnemonic == Mnemonic::Cmp {
             return Ok(());
@@ -216,6 +174,7 @@ impl Replay<'_> {
         self.set(instruction, result)
     }
 
+    /// `inc`, `dec` and `neg`.
     fn count(&mut self, instruction: &Instruction, width: usize) -> Result<(), ReplayError> {
         let value = self.operand(instruction, 0)?;
         let lowest = 1 << (8 * width - 1);
@@ -236,7 +195,7 @@ impl Replay<'_> {
         self.flags = Flags {
             carry,
             overflow,
-            ..Flags::of_result(result, width)
+            ..Flags::from_result(result, width)
         };
         self.set(instruction, result)
     }
@@ -266,14 +225,14 @@ impl Replay<'_> {
         self.flags = Flags {
             carry,
             overflow,
-            ..Flags::of_result(result, width)
+            ..Flags::from_result(result, width)
         };
         self.set(instruction, result)
     }
 
-    /// The result of a search for a bit; `bsf` and `bsr` leave the register alone where there is
-    /// none (as all processors do), the others say so by the carry flag.
-    fn found(
+    /// Sets the result of a search for a bit. If no bit is set, `bsf` and `bsr` keep the register (as all
+    /// processors do); the others set the carry flag.
+    fn set_found(
         &mut self,
         instruction: &Instruction,
         searched: u64,
@@ -304,7 +263,7 @@ impl Replay<'_> {
             self.flags.overflow = lost;
             return self.set(instruction, result);
         }
-        // The forms on rdx:rax; accessors have no 8- and 16-bit ones.
+        // The forms that use rdx:rax. Accessors have none of 8 or 16 bits.
         if width < 4 {
             return Err(self.unknown(instruction));
         }
@@ -363,7 +322,7 @@ impl Replay<'_> {
         match instruction.op_count() {
             1 => self.set(instruction, u64::from(holds)),
             2 => {
-                // Reads both ways, and clears the upper half of a 32-bit register both ways.
+                // `cmov` reads its source and clears the upper half of a 32-bit register in either case.
                 let (old, new) = self.both(instruction)?;
                 self.set(instruction, if holds { new } else { old })
             }

@@ -1,45 +1,46 @@
 use thiserror::Error;
 
-/// Memory of the target that can't be read.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-#[error("the target's memory at {address:#x} can't be read")]
-pub struct Unreadable {
-    pub address: u64,
-}
+use crate::target::Unreadable;
 
-/// Why a function's answer can't be had.
+/// Why a function's result can't be computed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum ReplayError {
+pub(crate) enum ReplayError {
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
 
-    /// Another thread is in the middle of a change: worth another try.
+    /// Another thread is in the middle of a change. Trying again may succeed.
     #[error("a lock of the target is held")]
     Locked,
 
+    /// The function throws an exception or aborts.
     #[error("it throws ({function})")]
     Throws { function: String },
 
-    #[error("it calls {function}, which isn't the library's own")]
+    /// The function calls one outside the library that has no stand-in.
+    #[error("it calls {function}, which is outside the library")]
     Foreign { function: String },
 
-    #[error("it goes to {address:#x}, which isn't the library's code")]
+    /// The function jumps to an address outside the library's code.
+    #[error("it jumps to {address:#x}, which isn't code of the library")]
     Outside { address: u64 },
 
-    #[error("it executes `{instruction}` at {at:#x}, which isn't understood")]
+    /// The function executes an instruction that isn't supported.
+    #[error("it executes `{instruction}` at {at:#x}, which isn't supported")]
     Unknown { instruction: String, at: u64 },
 
+    /// The function divides by zero, or a quotient overflows.
     #[error("it divides by zero or overflows a division at {at:#x}")]
     Division { at: u64 },
 
+    /// The function takes too many instructions, or too much memory.
     #[error("it doesn't come to an end")]
     Endless,
 }
 
 impl ReplayError {
-    /// Whether the state that was read may have been half of one and half of the next, so that
-    /// another try may succeed.
-    pub fn is_torn(&self) -> bool {
+    /// Whether the cause may be that memory was read while the target changed it (a torn read), so that
+    /// trying again may succeed.
+    pub(crate) fn is_torn(&self) -> bool {
         match self {
             Self::Unreadable(_)
             | Self::Locked

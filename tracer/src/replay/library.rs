@@ -1,25 +1,25 @@
-//! What stands in for the functions outside the library that accessors call.
+//! Stand-ins for the functions outside the library that accessors call.
 
-use super::{Picture, ReplayError};
+use super::{Overlay, ReplayError};
 use crate::abi::never_returns;
 
-/// Does what the function of that name would do and returns its result.
+/// Has the effect of the function of that name on `overlay`, and returns its result.
 ///
 /// # Errors
-/// When it isn't one of the few, or it would throw or wait.
-pub fn call(
+/// When the function has no stand-in, or when it would throw or wait.
+pub(super) fn call(
     name: &str,
     arguments: [u64; 4],
-    picture: &mut Picture<'_>,
+    overlay: &mut Overlay<'_>,
 ) -> Result<u64, ReplayError> {
-    /// `pthread_rwlock_t::__data.__readers`: a writer is in (glibc 2.25 and later,
+    /// The bit in `pthread_rwlock_t::__data.__readers` that a writer sets (glibc 2.25 and later,
     /// `nptl/pthread_rwlock_common.c`: PTHREAD_RWLOCK_WRLOCKED).
     const WRITE_LOCKED: u64 = 2;
     let [first, second, third, _] = arguments;
     let base = name.split('@').next().unwrap_or(name);
     match base {
         "_Znwm" | "_Znam" | "_ZnwmSt11align_val_t" | "_ZnamSt11align_val_t" | "malloc" => {
-            picture.allocate(first).ok_or(ReplayError::Endless)
+            overlay.allocate(first).ok_or(ReplayError::Endless)
         }
         "_ZdlPv"
         | "_ZdlPvm"
@@ -30,21 +30,21 @@ pub fn call(
         | "free" => Ok(0),
         "memcpy" | "memmove" => {
             let mut bytes = vec![0; length(third)?];
-            picture.read(second, &mut bytes)?;
-            picture.write(first, &bytes)?;
+            overlay.read(second, &mut bytes)?;
+            overlay.write(first, &bytes)?;
             Ok(first)
         }
         "memset" => {
-            picture.write(first, &vec![second as u8; length(third)?])?;
+            overlay.write(first, &vec![second as u8; length(third)?])?;
             Ok(first)
         }
-        // `pthread_mutex_t::__data.__lock` (glibc): not 0 while somebody holds it.
-        "pthread_mutex_lock" | "pthread_mutex_trylock" => match picture.number(first, 4)? {
+        // `pthread_mutex_t::__data.__lock` (glibc) is 0 unless a thread holds the mutex.
+        "pthread_mutex_lock" | "pthread_mutex_trylock" => match overlay.number(first, 4)? {
             0 => Ok(0),
             _ => Err(ReplayError::Locked),
         },
         "pthread_rwlock_rdlock" | "pthread_rwlock_tryrdlock" => {
-            match picture.number(first, 4)? & WRITE_LOCKED {
+            match overlay.number(first, 4)? & WRITE_LOCKED {
                 0 => Ok(0),
                 _ => Err(ReplayError::Locked),
             }
@@ -59,7 +59,7 @@ pub fn call(
     }
 }
 
-/// A length that a function passed, if it isn't nonsense from a torn read.
+/// A length that a function passed. More than 256 MiB can only come from a torn read.
 fn length(bytes: u64) -> Result<usize, ReplayError> {
     usize::try_from(bytes)
         .ok()

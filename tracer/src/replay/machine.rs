@@ -1,206 +1,39 @@
-//! Fetching, operands, control flow.
+//! The state of the processor: registers, flags and memory, and the operands of instructions.
 
-use std::collections::HashMap;
-
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, OpKind, Register};
+use iced_x86::{Instruction, OpKind, Register};
 use tracer_common::register;
 
-use super::{Picture, ReadMemory, ReplayError, arithmetic::Flags, library, vector::Vectors};
-use crate::abi::{Image, Pointee, instruction_text, never_returns, register_number};
+use super::{
+    Overlay, ReplayError,
+    flags::{Flags, mask},
+};
+use crate::abi::{instruction_text, register_number};
 
-/// Where a replayed function returns to: no code lies there.
-const RETURN: u64 = 0xffff_b000_0000_0000;
-
-/// Instructions that a call may take, at first and more for each page that it has looked at: copying
-/// a set takes some 60 for each element, of which a page has room for 128. One that goes round in a
-/// circle, in a list that was changed while it was read, looks at no new pages.
-const STEPS: u64 = 100_000;
-const STEPS_A_PAGE: u64 = 10_000;
-
-/// Registers that carry the first integer arguments (System V ABI).
-const ARGUMENTS: [u32; 4] = [register::RDI, register::RSI, register::RDX, register::RCX];
-
-/// Runs functions of one loaded library on a picture of the target's memory.
-pub struct Replay<'a> {
-    image: &'a Image<'a>,
+/// The state of a processor that executes a library's code on an overlay of the target's memory.
+pub(super) struct Machine<'a> {
     /// What the dynamic linker added to the library's virtual addresses.
-    bias: u64,
-    pub picture: Picture<'a>,
-    pub(super) registers: [u64; 16],
-    pub(super) vectors: Vectors,
-    pub(super) flags: Flags,
-    next: u64,
-    decoded: HashMap<u64, Instruction>,
-    heed_locks: bool,
-    most_steps: u64,
-    /// Where a function begins that is watched.
-    watched: Option<u64>,
-    seen: Option<[u64; ARGUMENTS.len()]>,
+    pub bias: u64,
+    pub overlay: Overlay<'a>,
+    /// The general registers, by their numbers in machine code.
+    pub registers: [u64; 16],
+    /// The registers `ymm0` to `ymm15`.
+    pub vectors: [[u8; 32]; 16],
+    pub flags: Flags,
 }
 
-impl<'a> Replay<'a> {
-    /// `bias`: what the dynamic linker added to the library's virtual addresses in the process whose
-    /// memory `memory` is.
-    pub fn new(image: &'a Image<'a>, bias: u64, memory: &'a dyn ReadMemory) -> Self {
+impl<'a> Machine<'a> {
+    /// All registers are zero at first.
+    pub(super) fn new(bias: u64, overlay: Overlay<'a>) -> Self {
         Self {
-            image,
             bias,
-            picture: Picture::of(memory),
+            overlay,
             registers: [0; 16],
-            vectors: Vectors::default(),
+            vectors: [[0; 32]; 16],
             flags: Flags::default(),
-            next: 0,
-            decoded: HashMap::new(),
-            heed_locks: true,
-            most_steps: u64::MAX,
-            watched: None,
-            seen: None,
         }
     }
 
-    /// Ends a call that takes more instructions than that, even if it still finds new pages.
-    pub fn give_up_after(&mut self, steps: u64) {
-        self.most_steps = steps;
-    }
-
-    /// Whether a lock that is held ends a call ([`ReplayError::Locked`]), or is taken all the same:
-    /// then what is read may be in the middle of a change.
-    pub fn heed_locks(&mut self, heed: bool) {
-        self.heed_locks = heed;
-    }
-
-    /// Watches the function at a virtual address of the library: [`Self::seen`] has the arguments with
-    /// which it is called next.
-    pub fn watch(&mut self, function: u64) {
-        self.watched = Some(function.wrapping_add(self.bias));
-        self.seen = None;
-    }
-
-    /// The first four integer arguments with which the watched function was called.
-    pub fn seen(&self) -> Option<[u64; ARGUMENTS.len()]> {
-        self.seen
-    }
-
-    /// Calls the function at a virtual address of the library and returns what it leaves in `rax`.
-    /// What it wrote stays in the picture.
-    ///
-    /// # Errors
-    /// See [`ReplayError`].
-    pub fn call(&mut self, function: u64, arguments: &[u64]) -> Result<u64, ReplayError> {
-        for (register, value) in ARGUMENTS.iter().zip(arguments) {
-            self.registers[*register as usize] = *value;
-        }
-        // As a `call` leaves it: 16-byte alignment, then the return address.
-        self.registers[register::RSP as usize] = Picture::stack_top() - 64;
-        self.push(RETURN)?;
-        self.next = function.wrapping_add(self.bias);
-        for steps in 0_u64.. {
-            if self.next == RETURN {
-                return Ok(self.registers[register::RAX as usize]);
-            }
-            let is_circle = steps >= STEPS && steps / STEPS_A_PAGE > self.picture.page_count();
-            if is_circle || steps == self.most_steps {
-                break;
-            }
-            if self.watched == Some(self.next) {
-                self.watched = None;
-                self.seen = Some(ARGUMENTS.map(|register| self.registers[register as usize]));
-            }
-            let instruction = self.fetch()?;
-            self.next = instruction.next_ip();
-            self.step(&instruction)?;
-        }
-        Err(ReplayError::Endless)
-    }
-
-    /// Calls the virtual function in a slot (in bytes) of an object's vtable.
-    ///
-    /// # Errors
-    /// See [`ReplayError`].
-    pub fn call_virtual(&mut self, object: u64, slot: u64) -> Result<u64, ReplayError> {
-        let vtable = self.picture.number(object, 8)?;
-        let function = self.picture.number(vtable.wrapping_add(slot), 8)?;
-        self.call(function.wrapping_sub(self.bias), &[object])
-    }
-
-    fn fetch(&mut self) -> Result<Instruction, ReplayError> {
-        let at = self.next;
-        if let Some(instruction) = self.decoded.get(&at) {
-            return Ok(*instruction);
-        }
-        // From the library's file: in the target, probes may stand there.
-        let code = self
-            .image
-            .code_at(at.wrapping_sub(self.bias))
-            .ok_or(ReplayError::Outside { address: at })?;
-        let instruction = Decoder::with_ip(64, code, at, DecoderOptions::NONE).decode();
-        self.decoded.insert(at, instruction);
-        Ok(instruction)
-    }
-
-    fn step(&mut self, instruction: &Instruction) -> Result<(), ReplayError> {
-        match instruction.flow_control() {
-            FlowControl::Next => self.compute(instruction),
-            FlowControl::Call | FlowControl::IndirectCall => {
-                self.push(instruction.next_ip())?;
-                self.go_to(instruction)
-            }
-            FlowControl::UnconditionalBranch | FlowControl::IndirectBranch => {
-                self.go_to(instruction)
-            }
-            FlowControl::ConditionalBranch => {
-                if self.holds(instruction)? {
-                    self.next = instruction.near_branch_target();
-                }
-                Ok(())
-            }
-            FlowControl::Return => self.return_(),
-            _ => Err(self.unknown(instruction)),
-        }
-    }
-
-    fn return_(&mut self) -> Result<(), ReplayError> {
-        self.next = self.pop()?;
-        Ok(())
-    }
-
-    /// Goes to a branch's or call's target; where that is a function outside the library, does what
-    /// it would do, and returns from it.
-    fn go_to(&mut self, instruction: &Instruction) -> Result<(), ReplayError> {
-        if instruction.op0_kind() == OpKind::NearBranch64 {
-            let target = instruction.near_branch_target();
-            if instruction.flow_control() == FlowControl::Call
-                && let Some(name) = self.image.callee(target.wrapping_sub(self.bias))
-                && never_returns(name)
-            {
-                return Err(ReplayError::Throws {
-                    function: name.to_owned(),
-                });
-            }
-            self.next = target;
-            return Ok(());
-        }
-        if instruction.is_ip_rel_memory_operand() {
-            let slot = instruction.ip_rel_memory_address().wrapping_sub(self.bias);
-            if let Some(Pointee::Symbol(name)) = self.image.pointee(slot) {
-                // The library's own copy does the same, whichever was bound.
-                if let Some(function) = self.image.function(name) {
-                    self.next = function.address.wrapping_add(self.bias);
-                    return Ok(());
-                }
-                let arguments = ARGUMENTS.map(|register| self.registers[register as usize]);
-                let result = match library::call(name, arguments, &mut self.picture) {
-                    Err(ReplayError::Locked) if !self.heed_locks => 0,
-                    result => result?,
-                };
-                self.registers[register::RAX as usize] = result;
-                return self.return_();
-            }
-        }
-        self.next = self.operand(instruction, 0)?;
-        Ok(())
-    }
-
+    /// The error for an instruction that isn't supported.
     pub(super) fn unknown(&self, instruction: &Instruction) -> ReplayError {
         ReplayError::Unknown {
             instruction: instruction_text(instruction),
@@ -208,19 +41,30 @@ impl<'a> Replay<'a> {
         }
     }
 
+    /// Pushes a value on the stack.
+    ///
+    /// # Errors
+    /// When the stack's memory can't be read.
     pub(super) fn push(&mut self, value: u64) -> Result<(), ReplayError> {
         let top = self.registers[register::RSP as usize].wrapping_sub(8);
         self.registers[register::RSP as usize] = top;
-        Ok(self.picture.write(top, &value.to_le_bytes())?)
+        Ok(self.overlay.write(top, &value.to_le_bytes())?)
     }
 
+    /// Pops a value from the stack.
+    ///
+    /// # Errors
+    /// When the stack's memory can't be read.
     pub(super) fn pop(&mut self) -> Result<u64, ReplayError> {
         let top = self.registers[register::RSP as usize];
         self.registers[register::RSP as usize] = top.wrapping_add(8);
-        Ok(self.picture.number(top, 8)?)
+        Ok(self.overlay.number(top, 8)?)
     }
 
-    /// The address that a memory operand names.
+    /// The address of a memory operand.
+    ///
+    /// # Errors
+    /// When its form isn't supported.
     pub(super) fn address(&self, instruction: &Instruction) -> Result<u64, ReplayError> {
         if instruction.is_ip_rel_memory_operand() {
             return Ok(instruction.ip_rel_memory_address());
@@ -242,7 +86,7 @@ impl<'a> Replay<'a> {
             .wrapping_add(instruction.memory_displacement64()))
     }
 
-    /// How many bytes an operand has.
+    /// The width of an operand in bytes.
     pub(super) fn width(&self, instruction: &Instruction, operand: u32) -> usize {
         match instruction.op_kind(operand) {
             OpKind::Register => instruction.op_register(operand).size(),
@@ -251,7 +95,7 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// The value of a general register, or part of one.
+    /// The value of a general register or of a part of one.
     fn register(&self, register: Register) -> Option<u64> {
         let value = self.registers[register_number(register)? as usize];
         Some(match register {
@@ -260,7 +104,10 @@ impl<'a> Replay<'a> {
         })
     }
 
-    /// The value of an operand that is read, zero-extended.
+    /// The value of an operand, zero-extended.
+    ///
+    /// # Errors
+    /// When its form isn't supported, or when memory can't be read.
     pub(super) fn operand(
         &mut self,
         instruction: &Instruction,
@@ -279,7 +126,7 @@ impl<'a> Replay<'a> {
                     return Err(self.unknown(instruction));
                 }
                 let address = self.address(instruction)?;
-                Ok(self.picture.number(address, width)?)
+                Ok(self.overlay.number(address, width)?)
             }
             kind if (OpKind::Immediate8..=OpKind::Immediate32to64).contains(&kind) => {
                 Ok(instruction.immediate(operand))
@@ -288,11 +135,18 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Gives the first operand a value.
+    /// Sets the first operand.
+    ///
+    /// # Errors
+    /// Like [`Self::operand`].
     pub(super) fn set(&mut self, instruction: &Instruction, value: u64) -> Result<(), ReplayError> {
         self.set_operand(instruction, 0, value)
     }
 
+    /// Sets an operand.
+    ///
+    /// # Errors
+    /// Like [`Self::operand`].
     pub(super) fn set_operand(
         &mut self,
         instruction: &Instruction,
@@ -310,7 +164,7 @@ impl<'a> Replay<'a> {
                         old & !0xff00 | (value & 0xff) << 8
                     }
                     (_, 8) => value,
-                    // Writing 32 bits clears the rest.
+                    // Writing 32 bits clears the upper half.
                     (_, 4) => value & mask(4),
                     (_, size) => old & !mask(size) | value & mask(size),
                 };
@@ -322,25 +176,18 @@ impl<'a> Replay<'a> {
                     return Err(self.unknown(instruction));
                 }
                 let address = self.address(instruction)?;
-                Ok(self.picture.write(address, &value.to_le_bytes()[..width])?)
+                Ok(self.overlay.write(address, &value.to_le_bytes()[..width])?)
             }
             _ => Err(self.unknown(instruction)),
         }
     }
 }
 
-/// `fs:0x28`, with which compilers guard the stack: it is only compared with itself.
+/// Whether the instruction reads `fs:0x28`, the compilers' stack protector value. It is only compared with
+/// itself.
 fn is_stack_protector(instruction: &Instruction) -> bool {
     instruction.segment_prefix() == Register::FS
         && instruction.memory_base() == Register::None
         && instruction.memory_index() == Register::None
         && instruction.memory_displacement64() == 0x28
-}
-
-/// The bits of a value of `width` bytes.
-pub(super) fn mask(width: usize) -> u64 {
-    match width {
-        0..8 => (1 << (8 * width)) - 1,
-        _ => u64::MAX,
-    }
 }

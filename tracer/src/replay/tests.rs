@@ -1,12 +1,15 @@
-//! The processor itself is the specification: each instruction runs for real and is replayed, on
-//! the same operands, and must leave the same results and flags.
+//! The processor is the specification: each instruction is executed natively and replayed, on the same
+//! operands, and both must produce the same results and flags.
 
 use std::{collections::BTreeMap, sync::OnceLock};
 
-use super::{ReadMemory, Replay, ReplayError, Unreadable};
-use crate::{abi::Image, target::ProcessMemory};
+use super::{Replay, ReplayError};
+use crate::{
+    abi::Image,
+    target::{ProcessMemory, ReadMemory, Unreadable},
+};
 
-/// Operands of which sums, products and shifts reach all the corners.
+/// Operands whose sums, products and shifts cover the corner cases.
 const OPERANDS: [u64; 13] = [
     0,
     1,
@@ -23,18 +26,18 @@ const OPERANDS: [u64; 13] = [
     0xffff_ffff_ffff_fff5,
 ];
 
-/// What a tested function leaves: two results, and the flags C, Z, S, O and P.
+/// The output of a tested function: two results, and the flags C, Z, S, O and P.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Left {
+struct Output {
     results: [u64; 2],
     flags: [u8; 8],
 }
 
-type Tested = unsafe extern "C" fn(u64, u64, *mut Left);
+type Tested = unsafe extern "C" fn(u64, u64, *mut Output);
 
-/// Functions that do something with their operands in `rax` and `rcx`, with `r8` as a second result,
-/// and the flags that are defined then.
+/// Functions that compute with their operands in `rax` and `rcx` and return `r8` as a second result, and the
+/// flags that their instructions define.
 macro_rules! tested {
     ($tested:ident: $($name:ident: $($instruction:literal),+; $flags:literal;)+) => {
         core::arch::global_asm!($(
@@ -43,7 +46,7 @@ macro_rules! tested {
             concat!(stringify!($name), ":"),
             "mov rax, rdi", "mov rcx, rsi", "mov r9, rdx", "xor r8d, r8d",
             "movq xmm0, rax", "movq xmm1, rcx",
-            // A known state of the flags.
+            // Sets all flags to known values.
             "cmp rax, rcx",
             $($instruction,)+
             "setc byte ptr [r9 + 16]", "setz byte ptr [r9 + 17]", "sets byte ptr [r9 + 18]",
@@ -51,7 +54,7 @@ macro_rules! tested {
             "mov [r9], rax", "mov [r9 + 8], r8", "ret",
             concat!(".size ", stringify!($name), ", . - ", stringify!($name)),
         )+);
-        unsafe extern "C" { $(fn $name(a: u64, b: u64, left: *mut Left);)+ }
+        unsafe extern "C" { $(fn $name(a: u64, b: u64, output: *mut Output);)+ }
         const $tested: &[(&str, Tested, &str)] = &[$((stringify!($name), $name, $flags),)+];
     };
 }
@@ -142,7 +145,7 @@ tested! {
     replay_vpsubq: "vpunpcklqdq xmm2, xmm0, xmm1", "vpunpcklqdq xmm3, xmm1, xmm0", "vinserti128 ymm2, ymm2, xmm3, 1", "vpermq ymm3, ymm2, 0x39", "vpsubq ymm2, ymm2, ymm3", "vpsrlq ymm3, ymm3, 5", "vpaddq ymm2, ymm2, ymm3", "vpsrad ymm3, ymm2, 31", "vpxor ymm2, ymm2, ymm3", "sub rsp, 32", "vmovdqu [rsp], ymm2", "vzeroupper", "pop rax", "pop rcx", "sub rax, rcx", "pop r8", "pop rcx", "add r8, rcx"; "";
 }
 
-/// This very program: its file, and where it is loaded.
+/// The file of this test program, and the bias with which it is loaded.
 fn own_program() -> &'static (Image<'static>, u64) {
     static PROGRAM: OnceLock<(Image<'static>, u64)> = OnceLock::new();
     PROGRAM.get_or_init(|| {
@@ -154,24 +157,24 @@ fn own_program() -> &'static (Image<'static>, u64) {
     })
 }
 
-fn replay(name: &str, a: u64, b: u64) -> Result<Left, ReplayError> {
+fn replay(name: &str, a: u64, b: u64) -> Result<Output, ReplayError> {
     let (image, bias) = own_program();
-    let memory = ProcessMemory::of(std::process::id());
+    let memory = ProcessMemory::new(std::process::id());
     let mut replay = Replay::new(image, *bias, &memory);
-    let to = replay.picture.allocate(64).expect("room");
+    let to = replay.overlay().allocate(64).expect("room");
     let function = image.address_of(name).expect("its own symbol");
     replay.call(function, &[a, b, to])?;
-    let mut left = Left::default();
-    for (i, result) in left.results.iter_mut().enumerate() {
-        *result = replay.picture.number(to + 8 * i as u64, 8)?;
+    let mut output = Output::default();
+    for (i, result) in output.results.iter_mut().enumerate() {
+        *result = replay.overlay().number(to + 8 * i as u64, 8)?;
     }
-    replay.picture.read(to + 16, &mut left.flags)?;
-    Ok(left)
+    replay.overlay().read(to + 16, &mut output.flags)?;
+    Ok(output)
 }
 
 #[test]
 fn every_instruction_does_what_the_processor_does() {
-    // What this processor doesn't have can't be compared with it.
+    // Instructions that this processor lacks can't be compared.
     let avx2 = if is_x86_feature_detected!("avx2") {
         TESTED_AVX2
     } else {
@@ -179,8 +182,8 @@ fn every_instruction_does_what_the_processor_does() {
     };
     for (name, function, flags) in TESTED.iter().chain(avx2) {
         for (a, b) in OPERANDS.iter().flat_map(|a| OPERANDS.map(|b| (*a, b))) {
-            let mut real = Left::default();
-            // SAFETY: the function keeps to the System V ABI and writes to a `Left`.
+            let mut real = Output::default();
+            // SAFETY: the function keeps to the System V ABI and writes to an `Output`.
             unsafe { function(a, b, &mut real) };
             let mut replayed = replay(name, a, b)
                 .unwrap_or_else(|error| panic!("{name}({a:#x}, {b:#x}): {error}"));
@@ -268,7 +271,7 @@ unsafe extern "C" {
     fn replay_aborts();
 }
 
-/// Keeps the functions in the program.
+/// Keeps the linker from dropping the functions.
 const KEPT: [unsafe extern "C" fn(); 10] = [
     replay_endless,
     replay_by_zero,
@@ -282,7 +285,7 @@ const KEPT: [unsafe extern "C" fn(); 10] = [
     replay_aborts,
 ];
 
-/// Memory with some words in it.
+/// Memory with some words in it. A page is mapped if it has a word.
 #[derive(Default)]
 struct Words(BTreeMap<u64, u64>);
 
@@ -310,7 +313,7 @@ fn call(name: &str, argument: u64, memory: &Words, heed_locks: bool) -> Result<u
 }
 
 #[test]
-fn what_cannot_be_answered_is_an_error_that_says_why() {
+fn a_function_that_cannot_be_replayed_is_an_error_with_the_reason() {
     let nothing = Words::default();
     let fails = |name| call(name, 0, &nothing, true).expect_err(name);
     assert_eq!(fails("replay_endless"), ReplayError::Endless);
@@ -339,20 +342,20 @@ fn what_cannot_be_answered_is_an_error_that_says_why() {
         }
     );
     let ReplayError::Unknown { instruction, .. } = fails("replay_exotic") else {
-        panic!("cpuid was understood");
+        panic!("cpuid was replayed");
     };
     assert_eq!(instruction, "cpuid");
 }
 
 #[test]
-fn writes_stay_in_the_picture() {
+fn writes_stay_in_the_overlay() {
     let memory = Words(BTreeMap::from([(0x5000, 3)]));
     assert_eq!(call("replay_writes", 0x5000, &memory, true), Ok(7));
     assert_eq!(memory.0[&0x5000], 3);
 }
 
 #[test]
-fn memory_is_allocated_in_the_picture() {
+fn memory_is_allocated_in_the_overlay() {
     let memory = Words(BTreeMap::from([(0x5000, 0x1122_3344_5566_7788)]));
     assert_eq!(
         call("replay_copies", 0x5000, &memory, true),
@@ -361,7 +364,7 @@ fn memory_is_allocated_in_the_picture() {
 }
 
 #[test]
-fn a_lock_that_is_held_is_told_or_passed_over() {
+fn a_lock_that_is_held_is_an_error_or_ignored() {
     let mutex = |lock| Words(BTreeMap::from([(0x5000, lock), (0x5028, 99)]));
     assert_eq!(call("replay_locks", 0x5000, &mutex(0), true), Ok(99));
     assert_eq!(
@@ -372,7 +375,7 @@ fn a_lock_that_is_held_is_told_or_passed_over() {
 }
 
 #[test]
-fn a_picture_is_true_as_long_as_what_was_read_stands_there() {
+fn an_overlay_is_consistent_as_long_as_what_was_read_is_unchanged() {
     use std::cell::RefCell;
 
     struct Changing(RefCell<Words>);
@@ -385,17 +388,20 @@ fn a_picture_is_true_as_long_as_what_was_read_stands_there() {
         (0x5000, 1),
         (0x5008, 2),
     ]))));
-    let mut picture = super::Picture::of(&memory);
-    assert_eq!(picture.number(0x5000, 8), Ok(1));
-    picture.write(0x5000, &[9]).expect("a page that was read");
-    assert!(picture.is_of_one_moment(), "own writes don't count");
+    let mut overlay = super::Overlay::new(&memory);
+    assert_eq!(overlay.number(0x5000, 8), Ok(1));
+    overlay.write(0x5000, &[9]).expect("a page that was read");
+    assert!(overlay.is_consistent(), "own writes don't count");
     memory.0.borrow_mut().0.insert(0x5008, 3);
-    assert!(picture.is_of_one_moment(), "a neighbour that wasn't read");
+    assert!(
+        overlay.is_consistent(),
+        "a word that wasn't read doesn't count"
+    );
     memory.0.borrow_mut().0.insert(0x5000, 4);
-    assert!(!picture.is_of_one_moment());
+    assert!(!overlay.is_consistent());
     assert_eq!(
-        picture.number(0x5000, 1),
+        overlay.number(0x5000, 1),
         Ok(9),
-        "the picture stays as it was"
+        "the overlay keeps its value"
     );
 }

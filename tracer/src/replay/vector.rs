@@ -1,13 +1,8 @@
-//! The vector instructions that compilers use to copy and clear objects, and to add up what stands in
-//! rows.
+//! The vector instructions that compilers use to copy and clear objects, and to sum arrays.
 
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
-use super::{Replay, ReplayError};
-
-/// The registers `ymm0` to `ymm15`.
-#[derive(Clone, Debug, Default)]
-pub struct Vectors([[u8; 32]; 16]);
+use super::{ReplayError, machine::Machine};
 
 /// A vector register's number.
 fn number(register: Register) -> Option<usize> {
@@ -16,21 +11,21 @@ fn number(register: Register) -> Option<usize> {
         .filter(|number| *number < 16)
 }
 
-impl Replay<'_> {
-    /// The bytes of an operand; those beyond it are zero.
+impl Machine<'_> {
+    /// The bytes of an operand, followed by zeros.
     fn bytes(&mut self, instruction: &Instruction, operand: u32) -> Result<[u8; 32], ReplayError> {
         let mut bytes = [0; 32];
         match instruction.op_kind(operand) {
             OpKind::Memory => {
                 let width = instruction.memory_size().size().min(32);
                 let address = self.address(instruction)?;
-                self.picture.read(address, &mut bytes[..width])?;
+                self.overlay.read(address, &mut bytes[..width])?;
             }
             _ => {
                 let register = instruction.op_register(operand);
                 if let Some(number) = number(register) {
                     let width = register.size();
-                    bytes[..width].copy_from_slice(&self.vectors.0[number][..width]);
+                    bytes[..width].copy_from_slice(&self.vectors[number][..width]);
                 } else {
                     let value = self.operand(instruction, operand)?;
                     bytes[..8].copy_from_slice(&value.to_le_bytes());
@@ -40,8 +35,8 @@ impl Replay<'_> {
         Ok(bytes)
     }
 
-    /// Gives the first operand `width` bytes. What is beyond them in a register: cleared by
-    /// instructions in VEX encoding, otherwise kept.
+    /// Sets `width` bytes of the first operand. The bytes behind them in a register: instructions in VEX
+    /// encoding clear all of them, `movq` and `movd` those up to the 16th, and others keep them.
     fn set_bytes(
         &mut self,
         instruction: &Instruction,
@@ -51,7 +46,7 @@ impl Replay<'_> {
         match instruction.op0_kind() {
             OpKind::Memory => {
                 let address = self.address(instruction)?;
-                Ok(self.picture.write(address, &bytes[..width])?)
+                Ok(self.overlay.write(address, &bytes[..width])?)
             }
             _ => {
                 let register = instruction.op0_register();
@@ -62,7 +57,7 @@ impl Replay<'_> {
                         low.fold(0, |value, byte| value << 8 | u64::from(*byte)),
                     );
                 };
-                let vector = &mut self.vectors.0[number];
+                let vector = &mut self.vectors[number];
                 vector[..width].copy_from_slice(&bytes[..width]);
                 let cleared = if is_vex(instruction) {
                     32
@@ -80,18 +75,22 @@ impl Replay<'_> {
         }
     }
 
+    /// Executes a vector instruction.
+    ///
+    /// # Errors
+    /// When the instruction isn't supported, or accesses memory that can't be read.
     pub(super) fn compute_vector(&mut self, instruction: &Instruction) -> Result<(), ReplayError> {
         use Mnemonic as M;
         let width = self.width(instruction, 0);
-        // In VEX encoding there are two sources beside the result, otherwise the first operand is
-        // both.
+        // VEX encoding has two sources besides the result. Otherwise the first operand is both a source and
+        // the result.
         let (first, second) = match instruction.op_count() {
             3 => (1, 2),
             _ => (0, 1),
         };
         match instruction.mnemonic() {
             M::Vzeroupper => {
-                for vector in &mut self.vectors.0 {
+                for vector in &mut self.vectors {
                     vector[16..].fill(0);
                 }
                 Ok(())
@@ -174,7 +173,7 @@ impl Replay<'_> {
                 });
                 self.set_bytes(instruction, &result, width)
             }
-            // By a constant: an amount in a register is of another form.
+            // By a constant; the form with the amount in a register isn't supported.
             M::Psrlq | M::Vpsrlq if is_immediate(instruction, second) => {
                 let bytes = self.bytes(instruction, first)?;
                 let amount = instruction.immediate(second) as u32;
@@ -199,7 +198,7 @@ impl Replay<'_> {
             M::Pshufd | M::Vpshufd => {
                 let bytes = self.bytes(instruction, 1)?;
                 let order = instruction.immediate(2) as usize;
-                // Within each 16 bytes.
+                // The order applies within each 16 bytes.
                 let from = |i: usize| i / 4 * 4 + (order >> (i % 4 * 2) & 3);
                 let result = by_doublewords(|i| doubleword(&bytes, from(i)));
                 self.set_bytes(instruction, &result, width)
@@ -234,22 +233,24 @@ impl Replay<'_> {
     }
 }
 
-/// The eight bytes with that number.
+/// The eight bytes at index `number`.
 fn lane(bytes: &[u8; 32], number: usize) -> u64 {
     let lane = bytes.iter().skip(8 * number).take(8).rev();
     lane.fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
 
-/// The four bytes with that number.
+/// The four bytes at index `number`.
 fn doubleword(bytes: &[u8; 32], number: usize) -> u32 {
     (lane(bytes, number / 2) >> (32 * (number % 2))) as u32
 }
 
+/// Bytes made of four lanes, each computed from its index.
 fn by_lanes(of: impl Fn(usize) -> u64) -> [u8; 32] {
     let lanes: [[u8; 8]; 4] = std::array::from_fn(|i| of(i).to_le_bytes());
     std::array::from_fn(|i| lanes[i / 8][i % 8])
 }
 
+/// Bytes made of eight doublewords, each computed from its index.
 fn by_doublewords(of: impl Fn(usize) -> u32) -> [u8; 32] {
     by_lanes(|i| u64::from(of(2 * i)) | u64::from(of(2 * i + 1)) << 32)
 }
@@ -269,7 +270,7 @@ fn is_vex(instruction: &Instruction) -> bool {
     instruction.encoding() == iced_x86::EncodingKind::VEX
 }
 
-/// Instructions that clear the rest of a 16-byte register.
+/// Whether the instruction clears the rest of a 16-byte register.
 fn moves_scalar(instruction: &Instruction) -> bool {
     matches!(instruction.mnemonic(), Mnemonic::Movq | Mnemonic::Movd)
 }

@@ -1,50 +1,29 @@
-//! What a person or a program gets to see of a [`Ledger`](crate::ledger::Ledger): the summary, its
-//! JSON, its table, and the lines of the event log. None of it knows how the facts were gathered.
+//! What a user or a program sees of a [`Ledger`](crate::ledger::Ledger): the summary, its JSON, its table,
+//! and the lines of the event log. Pure: it opens no files and doesn't know how the facts were gathered.
 //!
-//! * [`Summary::new`] makes the summary, from the ledger and from [`Facts`] that others supply.
-//! * [`check_writable`] tells before the trace begins whether its result will find a place;
-//!   [`write_json`] writes it there, whole or not at all.
-//! * [`table`] shows it to a person.
-//! * [`EventLine::all`] makes the lines of `--events` from one event and what it did.
+//! * [`Summary::new`] makes the summary, from the ledger and from [`Facts`]; [`Summary::write_json`] its JSON.
+//! * [`Change::new`] compares it with a [`BaselineSummary`], [`check_leaks`] finds processes that leaked.
+//! * [`table`] makes the text for a person.
+//! * [`EventLine::from_event`] makes the lines of `--events` from one event and its outcome.
+//!
+//! Data flows from `summary` (the types of the JSON) to `build` (from the ledger to these types), `compare`
+//! (with a baseline) and `leaks`, and from there to `text`.
 
-mod bars;
 mod build;
-mod by_stack;
-mod change;
-mod change_text;
-mod destination;
-mod earlier;
-mod grouping;
-mod line;
-mod maps;
-mod place;
-mod program_memory;
-mod programs_table;
-mod sections;
-mod since;
-mod since_text;
+mod compare;
+mod event_line;
+mod frame_label;
+mod leaks;
 mod summary;
-mod table;
 #[cfg(test)]
 mod tests;
-mod words;
+mod text;
 
-pub use build::{Facts, ProcessFacts};
-pub use by_stack::{Failure, Group, Leak, OriginTotal, Peak, PlacedGroup, StackSummary, Temporary};
-pub use change::{Change, Compared, Difference, GroupChange, Memory, MemoryChange, ProcessChange};
-pub use destination::{WriteError, check_writable, open_lines, write_json, write_json_to};
-pub use earlier::{Earlier, EarlierError};
-pub use line::{BufferDetail, Detail, EventLine, EventName, Note, write_line, write_lines};
-pub use maps::{Block, BlockBuffer, MapSummary, RoomSummary};
-pub use program_memory::{
-    CoreSummary, DevicePrograms, ProgramBufferSummary, ProgramMemory, ProgramSummary,
-    RegionsSummary, SemaphoreSummary,
+pub(crate) use build::{Facts, ProcessFacts, stacks_since_mark};
+pub(crate) use compare::{BaselineError, BaselineSummary};
+pub(crate) use event_line::{EventLine, write_line, write_lines};
+pub(crate) use leaks::{LeakError, check_leaks};
+pub(crate) use summary::{
+    AttachSnapshotSummary, Attached, Capacity, Change, Host, Library, Summary, Tool, Untraced,
 };
-pub use sections::out_of_memory;
-pub use since::{MarkSummary, MemorySince, SinceMark};
-pub use since_text::{changed_since, mark_set, stacks_since};
-pub use summary::{
-    Attached, Baseline, BufferSummary, Capacity, DeviceSummary, Events, Host, Library,
-    MemorySummary, NonOwning, ProcessSummary, SCHEMA_VERSION, Summary, Tool, Untraced, Usage,
-};
-pub use table::{TableOptions, table};
+pub(crate) use text::{TableOptions, changes_since_mark, mark_line, out_of_memory, table};

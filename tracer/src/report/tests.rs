@@ -1,17 +1,17 @@
-//! The sample summaries that the writers are tested on, and what makes a summary.
+//! Sample summaries for the tests of this room, and the tests of [`Summary::new`].
 
+mod baseline;
 mod by_stack;
-mod change;
-mod destination;
-mod line;
+mod event_line;
 mod maps;
 mod schema;
+mod since_mark;
 mod table;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use super::*;
+use super::{summary::*, *};
 use crate::ledger::tests::{ALLOCATOR, KIB, MESH, PID, Story, TID, chip, mesh, owning, view};
 use crate::ledger::*;
 
@@ -37,7 +37,7 @@ fn facts(processes: Vec<ProcessFacts>) -> Facts {
     }
 }
 
-fn python(pid: u32, attached: Attached) -> ProcessFacts {
+fn python_facts(pid: u32, attached: Attached) -> ProcessFacts {
     let fields = [
         ("size", "[[buffer+0x10]+0x8]"),
         ("buffer_type", "[[buffer+0x10]+0x18]"),
@@ -53,8 +53,8 @@ fn python(pid: u32, attached: Attached) -> ProcessFacts {
             release: Some("0.81.1".into()),
             fields: BTreeMap::from(fields.map(|(name, path)| (name.into(), path.into()))),
         }],
-        tells_programs: false,
-        baseline: None,
+        traces_programs: false,
+        attach_snapshot: None,
         capacity: BTreeMap::new(),
         stacks: BTreeMap::new(),
     }
@@ -99,7 +99,7 @@ fn one_chip() -> Story {
     story
 }
 
-/// All that can be the matter, in three processes, one of which the facts don't know.
+/// Everything that can go wrong, in three processes, one of which has no facts.
 fn troubled() -> Story {
     let mut story = two_chips();
     let buffer = |object| owning(object, MESH, 0x1000 * object, MIB);
@@ -135,13 +135,16 @@ fn two_chips_summary() -> Summary {
         &two_chips().ledger,
         &Facts {
             untraced: vec![untraced],
-            ..facts(vec![python(PID, Attached::Start)])
+            ..facts(vec![python_facts(PID, Attached::Start)])
         },
     )
 }
 
 fn troubled_summary() -> Summary {
-    let known = vec![python(200, Attached::Running), python(PID, Attached::Start)];
+    let known = vec![
+        python_facts(200, Attached::Running),
+        python_facts(PID, Attached::Start),
+    ];
     Summary::new(&troubled().ledger, &facts(known))
 }
 
@@ -151,7 +154,19 @@ fn the_json_of_a_summary() {
 }
 
 #[test]
-fn buffers_stand_by_device_type_and_address() {
+fn the_written_json_is_indented_and_ends_with_a_newline() {
+    let mut json = Vec::new();
+    let summary = two_chips_summary();
+    summary
+        .write_json(&mut json)
+        .expect("a Vec takes everything");
+    let json = String::from_utf8(json).expect("JSON is UTF-8");
+    assert!(json.starts_with("{\n  \"schema_version\": 1,\n"), "{json}");
+    assert!(json.ends_with("\n}\n"), "{json}");
+}
+
+#[test]
+fn buffers_are_ordered_by_device_type_and_address() {
     let mut story = Story::default();
     let mut object = 0;
     for device in [chip(1), mesh(1), chip(0)] {
@@ -186,10 +201,10 @@ fn buffers_stand_by_device_type_and_address() {
 }
 
 #[test]
-fn a_process_without_a_single_event_is_listed() {
+fn a_process_without_events_is_listed() {
     let summary = Summary::new(
         &Ledger::default(),
-        &facts(vec![python(PID, Attached::Start)]),
+        &facts(vec![python_facts(PID, Attached::Start)]),
     );
     let [process] = summary.processes.as_slice() else {
         panic!("one process")
@@ -202,7 +217,7 @@ fn a_process_without_a_single_event_is_listed() {
 }
 
 #[test]
-fn a_process_without_facts_is_listed_and_nothing_is_claimed_of_it() {
+fn a_process_without_facts_is_listed_with_unknown_facts() {
     let summary = troubled_summary();
     assert_eq!(
         summary.processes.iter().map(|p| p.pid).collect::<Vec<_>>(),
@@ -217,16 +232,16 @@ fn a_process_without_facts_is_listed_and_nothing_is_claimed_of_it() {
 }
 
 #[test]
-fn processes_that_had_the_same_pid_are_listed_apart() {
+fn processes_with_the_same_pid_are_listed_separately() {
     let mut story = two_chips();
     let id = story.ledger.begin(PID);
     story.allocate(owning(0x100, chip(0), 0x1000, KIB));
     let second = ProcessFacts {
         id,
         comm: "second".into(),
-        ..python(PID, Attached::Start)
+        ..python_facts(PID, Attached::Start)
     };
-    let known = vec![second, python(PID, Attached::Start)];
+    let known = vec![second, python_facts(PID, Attached::Start)];
     let summary = Summary::new(&story.ledger, &facts(known));
     let processes: Vec<_> = summary
         .processes
@@ -265,7 +280,7 @@ fn a_forked_child_that_did_nothing_is_not_listed() {
 }
 
 #[test]
-fn a_clock_that_was_never_set_is_no_reason_to_panic() {
+fn a_clock_that_was_never_set_does_not_panic() {
     let at = |started_at| {
         let facts = Facts {
             started_at,

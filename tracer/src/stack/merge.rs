@@ -1,28 +1,32 @@
-//! Python frames and C++ frames in one list, as a person thinks of them.
+//! Merges Python frames and C++ frames into one list.
 
-use super::{Frame, Stack};
+use crate::frame::{Frame, Stack};
 
-/// The function of CPython that executes Python code: each run of it stands for the frames of one
-/// group (`Python/ceval.c`, 3.10 to 3.13).
+/// The function of CPython that executes Python code: each run of it executes the frames of one group
+/// (`Python/ceval.c`, 3.10 to 3.13).
 const LOOP: &str = "_PyEval_EvalFrameDefault";
 
-/// A frame of the native stack.
+/// A frame of the native stack, with its names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NativeFrame {
+pub(super) struct NamedNativeFrame {
     pub frame: Frame,
-    /// Whether it is code of the Python interpreter's own.
+    /// Whether its code belongs to the Python interpreter.
     pub of_interpreter: bool,
 }
 
-/// Puts the Python frames where the interpreter's loop runs them. The interpreter's own functions
-/// between Python and C++ are left out.
+/// Puts the Python frames in the place of the interpreter's loop that executes them. The interpreter's other
+/// functions are left out.
 ///
-/// `groups`: Python frames, innermost first, each group what one run of the loop executes. Groups that
-/// no loop is found for stand behind all others.
-pub fn merge(native: Vec<NativeFrame>, groups: &[Vec<Frame>], broken: Option<String>) -> Stack {
+/// `groups`: Python frames, innermost first. One run of the loop executes one group. Groups without a loop in
+/// `native` come last.
+pub(super) fn merge(
+    native: Vec<NamedNativeFrame>,
+    groups: &[Vec<Frame>],
+    broken: Option<String>,
+) -> Stack {
     let mut groups = groups.iter();
     let mut frames = Vec::new();
-    for NativeFrame {
+    for NamedNativeFrame {
         frame,
         of_interpreter,
     } in native
@@ -45,7 +49,7 @@ pub fn merge(native: Vec<NativeFrame>, groups: &[Vec<Frame>], broken: Option<Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stack::FrameKind;
+    use crate::frame::FrameKind;
 
     fn frame(kind: FrameKind, name: &str) -> Frame {
         Frame {
@@ -58,8 +62,8 @@ mod tests {
         }
     }
 
-    fn native(name: &str, of_interpreter: bool) -> NativeFrame {
-        NativeFrame {
+    fn native(name: &str, of_interpreter: bool) -> NamedNativeFrame {
+        NamedNativeFrame {
             frame: frame(FrameKind::Native, name),
             of_interpreter,
         }
@@ -81,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn each_run_of_the_loop_is_its_group_and_the_interpreters_own_functions_are_left_out() {
+    fn groups_take_the_place_of_the_loop_and_other_functions_of_the_interpreter_are_left_out() {
         let stack = merge(
             vec![
                 native("Buffer::create", false),
@@ -112,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn python_frames_behind_a_broken_native_stack_are_kept() {
+    fn python_frames_after_a_broken_native_stack_are_kept() {
         let stack = merge(
             vec![native("f", false), native(LOOP, true)],
             &[python(&["a"]), python(&["b"])],
@@ -123,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn without_native_frames_python_is_all() {
+    fn without_native_frames_the_stack_is_the_python_frames() {
         let stack = merge(Vec::new(), &[python(&["a"]), python(&["b"])], None);
         assert_eq!(names(&stack), ["a", "b"]);
     }

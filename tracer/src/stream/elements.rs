@@ -1,26 +1,31 @@
-//! The elements of programs' lists: kept until all that belong together have come, and what each says.
+//! The elements of programs' lists: their decoding, and their safekeeping until the record comes that they
+//! belong to.
 
 use std::collections::HashMap;
 
 use tracer_common::{ARRAY_LEN, Element};
 
 use super::{
-    decode::{DecodeError, number, read_header},
-    lists::{CORE_RANGE, ElementPlan, Place, REGION},
+    lists::{CORE_RANGE, ElementLocation, ElementPlan, REGION},
+    record::{DecodeError, number, read_header},
 };
 use crate::ledger::programs::{
     Allocated, Backing, Core, CoreRange, Layout, ProgramBuffer, ProgramBufferKind,
     ProgramSemaphore, Region,
 };
 
-/// What no device has more of in a row or a column, by far: Wormhole and Blackhole have less than 20.
-const MOST_IN_A_ROW: u64 = 64;
-/// More L1 than any core has: Wormhole and Blackhole have 1.5 MiB.
-const MOST_L1: u64 = 16 << 20;
+/// More cores than any device has in a row or a column: Wormhole and Blackhole have less than 20.
+const MAX_IN_A_ROW: u64 = 64;
+/// More bytes of L1 than any core has: Wormhole and Blackhole have 1.5 MiB.
+const MAX_L1: u64 = 16 << 20;
 
 impl ElementPlan {
-    /// Adds an element to a layout, and says whether all of it came.
-    pub fn add_to(&self, layout: &mut Layout, element: &SentElement) -> Result<bool, DecodeError> {
+    /// Adds an element to a layout. Returns whether the element is complete.
+    pub(super) fn add_to(
+        &self,
+        layout: &mut Layout,
+        element: &SentElement,
+    ) -> Result<bool, DecodeError> {
         match *self {
             Self::Regions { kind, range, array } => {
                 if element.faults & (range.needs | array) != 0 && element.array_len > 0 {
@@ -34,12 +39,12 @@ impl ElementPlan {
                         end: number(&bytes[8..]),
                     };
                     let last = regions.last().map_or(0, |last: &Region| last.end);
-                    if region.begin < last || region.end < region.begin || region.end > MOST_L1 {
+                    if region.begin < last || region.end < region.begin || region.end > MAX_L1 {
                         return Err(DecodeError::Region(region.begin, region.end));
                     }
                     regions.push(region);
                 }
-                // An allocator begins with one of no length.
+                // The first region of an allocator has no length.
                 regions.retain(|region| region.end > region.begin);
                 layout.allocated.push(Allocated {
                     kind,
@@ -88,8 +93,8 @@ impl ElementPlan {
                 let (Some(entry_size), Some(entries), Some(is_alias), Some(is_borrowed)) = (
                     element.get(entry_size),
                     element.get(entries),
-                    is_alias.map_or(Some(0), |place| element.get(place)),
-                    is_borrowed.map_or(Some(0), |place| element.get(place)),
+                    is_alias.map_or(Some(0), |location| element.get(location)),
+                    is_borrowed.map_or(Some(0), |location| element.get(location)),
                 ) else {
                     return Ok(false);
                 };
@@ -100,7 +105,7 @@ impl ElementPlan {
                 };
                 layout.buffers.get_or_insert_default().push(ProgramBuffer {
                     kind: ProgramBufferKind::DataflowBuffer,
-                    // One that isn't on any core has none.
+                    // A buffer that isn't on any core has no address.
                     address: element.get(address).filter(|address| *address != 0),
                     size: entry_size.saturating_mul(entries),
                     cores: element.core_ranges(array)?,
@@ -131,18 +136,18 @@ impl ElementPlan {
     }
 }
 
-/// An element as it came.
+/// An element that was sent.
 #[derive(Debug)]
 pub(super) struct SentElement {
-    pub object: u64,
-    pub list: u32,
+    pub(super) object: u64,
+    pub(super) list: u32,
     faults: u32,
     array_len: u64,
     /// The fields, and what was sent of the array.
     bytes: [u8; size_of::<Element>() - HEAD],
 }
 
-/// What stands before an element's fields.
+/// The bytes before an element's fields.
 const HEAD: usize = std::mem::offset_of!(Element, fields);
 
 impl SentElement {
@@ -150,12 +155,13 @@ impl SentElement {
         self.bytes.get(at..at + len).unwrap_or_default()
     }
 
-    fn get(&self, place: Place) -> Option<u64> {
-        let read = self.faults & place.needs == 0;
-        read.then(|| number(self.bytes(place.at, usize::from(place.width))))
+    /// A field's value, if it could be read.
+    fn get(&self, location: ElementLocation) -> Option<u64> {
+        let read = self.faults & location.needs == 0;
+        read.then(|| number(self.bytes(location.at, usize::from(location.width))))
     }
 
-    /// What was sent of its array.
+    /// The bytes of its array that were sent.
     fn array(&self) -> &[u8] {
         let len = usize::try_from(self.array_len).map_or(ARRAY_LEN, |len| len.min(ARRAY_LEN));
         self.bytes(self.bytes.len() - ARRAY_LEN, len)
@@ -166,6 +172,7 @@ impl SentElement {
         self.array_len <= ARRAY_LEN as u64
     }
 
+    /// The array as core ranges. `needs`: the reads that it needs, as a mask.
     fn core_ranges(&self, needs: u32) -> Result<Vec<CoreRange>, DecodeError> {
         if self.faults & needs != 0 {
             return Ok(Vec::new());
@@ -180,7 +187,7 @@ fn core_range(bytes: &[u8]) -> Result<CoreRange, DecodeError> {
     let [start_x, start_y, end_x, end_y] = words[..] else {
         return Err(DecodeError::Length(bytes.len()));
     };
-    if start_x > end_x || start_y > end_y || end_x.max(end_y) >= MOST_IN_A_ROW {
+    if start_x > end_x || start_y > end_y || end_x.max(end_y) >= MAX_IN_A_ROW {
         return Err(DecodeError::CoreRange([start_x, start_y, end_x, end_y]));
     }
     let core = |x: u64, y: u64| Core {
@@ -193,13 +200,13 @@ fn core_range(bytes: &[u8]) -> Result<CoreRange, DecodeError> {
     })
 }
 
-/// The elements that came and whose object's own record hasn't yet, by process and thread.
+/// The elements of each process and thread whose hit's own record hasn't come yet, with the hit's time.
 #[derive(Debug, Default)]
 pub(super) struct Elements(HashMap<(u32, u32), (u64, Vec<SentElement>)>);
 
 impl Elements {
     /// Keeps an element until the record comes that it belongs to.
-    pub fn keep(&mut self, record: &[u8]) -> Result<(), DecodeError> {
+    pub(super) fn keep(&mut self, record: &[u8]) -> Result<(), DecodeError> {
         let length = DecodeError::Length(record.len());
         let header = read_header(record).filter(|_| record.len() == size_of::<Element>());
         let header = header.ok_or(length)?;
@@ -216,20 +223,20 @@ impl Elements {
         let (time, kept) = self.0.entry((header.pid, header.tid)).or_default();
         if *time != header.time_ns {
             *time = header.time_ns;
-            // Their own record was lost.
+            // The record that the kept ones belong to was lost.
             kept.clear();
         }
         kept.push(element);
         Ok(())
     }
 
-    /// A process's threads are gone.
-    pub fn forget(&mut self, pid: u32) {
-        self.0.retain(|(of, _), _| *of != pid);
+    /// Removes a process's elements.
+    pub(super) fn forget(&mut self, pid: u32) {
+        self.0.retain(|(owner, _), _| *owner != pid);
     }
 
-    /// Those of a hit.
-    pub fn take(&mut self, pid: u32, tid: u32, time_ns: u64) -> Vec<SentElement> {
+    /// Takes the elements of a hit.
+    pub(super) fn take(&mut self, pid: u32, tid: u32, time_ns: u64) -> Vec<SentElement> {
         let taken = self
             .0
             .remove(&(pid, tid))

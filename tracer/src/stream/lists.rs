@@ -1,4 +1,4 @@
-//! What is sent of the lists of programs: how each element is read, and where what stands.
+//! The lists of programs: how their elements are read, and the locations of the fields in what is sent.
 
 use tracer_common::{
     ARRAY_LEN, Element, ElementRead, LISTS, List, Lists, MAX_ELEMENT_READS, NO_IDENTITY,
@@ -10,27 +10,28 @@ use crate::{
     ledger::programs::RegionKind,
 };
 
-/// The kernel's side sends those of each program in this order.
+/// Indices of a program's lists in [`Lists::lists`]. The kernel side sends them in this order.
 pub(super) const CIRCULAR_REGIONS: usize = 0;
 pub(super) const DATAFLOW_REGIONS: usize = 1;
 pub(super) const CIRCULAR_BUFFERS: usize = 2;
 pub(super) const DATAFLOW_BUFFERS: usize = 3;
 pub(super) const SEMAPHORES: usize = 4;
 
-/// Bytes of a `CoreRange`: four 64-bit coordinates (`abi` has made sure).
+/// The bytes of a `CoreRange`: four 64-bit coordinates (`abi` checks that).
 pub(super) const CORE_RANGE: usize = 32;
-/// Bytes of a region: two 64-bit addresses.
+/// The bytes of a region: two 64-bit addresses.
 pub(super) const REGION: usize = 16;
 
-/// Where in [`Element::fields`] something stands, and which reads brought it.
+/// The location of a field in [`Element::fields`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    pub at: usize,
-    pub width: u8,
-    pub needs: u32,
+pub(super) struct ElementLocation {
+    pub(super) at: usize,
+    pub(super) width: u8,
+    /// The reads that must have succeeded for the bytes to be valid, as a mask.
+    pub(super) needs: u32,
 }
 
-/// How the elements of one list are read.
+/// The reads of one list's elements, as they are being planned.
 struct ElementPlanner {
     list: List,
     next: usize,
@@ -45,21 +46,27 @@ impl ElementPlanner {
                 identity: NO_IDENTITY,
                 ..List::default()
             },
-            // Behind the element's own address.
+            // The first word is the element's own address.
             next: 8,
         }
     }
 
-    /// The element's own address.
-    fn element() -> Place {
-        Place {
+    /// The location of the element's own address.
+    fn element() -> ElementLocation {
+        ElementLocation {
             at: 0,
             width: 8,
             needs: 0,
         }
     }
 
-    fn read(&mut self, base: Place, offset: i64, len: usize) -> Result<Place, PlanError> {
+    /// Reads `len` bytes at `base` + `offset` into the next free words.
+    fn read(
+        &mut self,
+        base: ElementLocation,
+        offset: i64,
+        len: usize,
+    ) -> Result<ElementLocation, PlanError> {
         let too_many = || PlanError::TooManyReads {
             point: "a list of a program".into(),
         };
@@ -72,7 +79,7 @@ impl ElementPlanner {
             reserved: 0,
             offset,
         };
-        let place = Place {
+        let location = ElementLocation {
             at: self.next,
             width: len.min(8) as u8,
             needs: base.needs | 1 << index,
@@ -82,10 +89,15 @@ impl ElementPlanner {
         if self.next > size_of::<Element>() - ARRAY_LEN {
             return Err(too_many());
         }
-        Ok(place)
+        Ok(location)
     }
 
-    fn field(&mut self, base: Place, path: &FieldPath) -> Result<Place, PlanError> {
+    /// Reads the field to which `path` leads from `base`.
+    fn field(
+        &mut self,
+        base: ElementLocation,
+        path: &FieldPath,
+    ) -> Result<ElementLocation, PlanError> {
         let mut base = base;
         for deref in &path.derefs {
             base = self.read(base, *deref, 8)?;
@@ -95,60 +107,61 @@ impl ElementPlanner {
 
     fn optional(
         &mut self,
-        base: Place,
+        base: ElementLocation,
         path: Option<&FieldPath>,
-    ) -> Result<Option<Place>, PlanError> {
+    ) -> Result<Option<ElementLocation>, PlanError> {
         path.map(|path| self.field(base, path)).transpose()
     }
 
-    /// A vector in what `base` points to, whose elements are sent as the element's array.
-    fn array(&mut self, base: Place, offset: i64) -> Result<u32, PlanError> {
-        let place = self.read(base, offset, 16)?;
-        self.list.array_at = place.at as u32;
-        Ok(place.needs | 1 << MAX_ELEMENT_READS)
+    /// Reads the vector at `base` + `offset`, whose elements are sent as the element's array. Returns the reads
+    /// that the array needs, as a mask.
+    fn array(&mut self, base: ElementLocation, offset: i64) -> Result<u32, PlanError> {
+        let location = self.read(base, offset, 16)?;
+        self.list.array_at = location.at as u32;
+        Ok(location.needs | 1 << MAX_ELEMENT_READS)
     }
 }
 
-/// Where what is sent of an element stands.
+/// The locations of an element's fields. `array`: the reads that its array needs, as a mask.
 #[derive(Clone, Debug)]
 pub(super) enum ElementPlan {
     Regions {
         kind: RegionKind,
-        range: Place,
+        range: ElementLocation,
         array: u32,
     },
     CircularBuffer {
         array: u32,
-        size: Place,
-        is_global: Place,
-        has_local: Place,
-        local: Place,
-        global: Place,
+        size: ElementLocation,
+        is_global: ElementLocation,
+        has_local: ElementLocation,
+        local: ElementLocation,
+        global: ElementLocation,
     },
     DataflowBuffer {
         array: u32,
-        entry_size: Place,
-        entries: Place,
-        is_alias: Option<Place>,
-        is_borrowed: Option<Place>,
-        address: Place,
+        entry_size: ElementLocation,
+        entries: ElementLocation,
+        is_alias: Option<ElementLocation>,
+        is_borrowed: Option<ElementLocation>,
+        address: ElementLocation,
     },
     Semaphore {
         array: u32,
-        id: Place,
-        initial_value: Place,
+        id: ElementLocation,
+        initial_value: ElementLocation,
     },
 }
 
 /// How the lists of a library's programs are read.
 #[derive(Clone, Debug)]
 pub(super) struct ListsPlan {
-    pub lists: Lists,
-    pub elements: [Option<ElementPlan>; LISTS],
+    pub(super) lists: Lists,
+    pub(super) elements: [Option<ElementPlan>; LISTS],
 }
 
 impl ListsPlan {
-    pub fn of(programs: &Programs) -> Result<Self, PlanError> {
+    pub(super) fn new(programs: &Programs) -> Result<Self, PlanError> {
         let mut plan = Self {
             lists: Lists::default(),
             elements: [const { None }; LISTS],
@@ -167,66 +180,66 @@ impl ListsPlan {
         ];
         for (index, kind, regions) in regions {
             let Some(regions) = regions else { continue };
-            let mut of = ElementPlanner::new(regions.list.vector);
+            let mut planner = ElementPlanner::new(regions.list.vector);
             let element = ElementPlanner::element();
-            let range = of.read(element, regions.range, CORE_RANGE)?;
-            let array = of.array(element, regions.regions)?;
-            // A layout is what it was if all regions are.
-            of.list.identity = regions.regions;
-            plan.put(index, of, ElementPlan::Regions { kind, range, array });
+            let range = planner.read(element, regions.range, CORE_RANGE)?;
+            let array = planner.array(element, regions.regions)?;
+            // A layout hasn't changed if no region has.
+            planner.list.identity = regions.regions;
+            plan.put(index, planner, ElementPlan::Regions { kind, range, array });
         }
         if let Some(buffers) = &programs.buffers {
             plan.put_buffers(buffers)?;
         }
         if let Some(own) = &programs.semaphores {
-            let mut of = ElementPlanner::new(own.list.vector);
+            let mut planner = ElementPlanner::new(own.list.vector);
             let semaphore = ElementPlanner::element();
             let element = ElementPlan::Semaphore {
-                array: of.array(semaphore, own.ranges)?,
-                id: of.field(semaphore, &own.id)?,
-                initial_value: of.field(semaphore, &own.initial_value)?,
+                array: planner.array(semaphore, own.ranges)?,
+                id: planner.field(semaphore, &own.id)?,
+                initial_value: planner.field(semaphore, &own.initial_value)?,
             };
-            plan.put(SEMAPHORES, of, element);
+            plan.put(SEMAPHORES, planner, element);
         }
         Ok(plan)
     }
 
     fn put_buffers(&mut self, buffers: &Buffers) -> Result<(), PlanError> {
         let own = &buffers.circular;
-        let mut of = ElementPlanner::new(own.list.vector);
-        let buffer = of.read(ElementPlanner::element(), 0, 8)?;
+        let mut planner = ElementPlanner::new(own.list.vector);
+        let buffer = planner.read(ElementPlanner::element(), 0, 8)?;
         let element = ElementPlan::CircularBuffer {
-            array: of.array(buffer, own.ranges)?,
-            size: of.field(buffer, &own.size)?,
-            is_global: of.field(buffer, &own.is_global)?,
-            has_local: of.field(buffer, &own.has_local)?,
-            local: of.field(buffer, &own.local)?,
-            global: of.field(buffer, &own.global)?,
+            array: planner.array(buffer, own.ranges)?,
+            size: planner.field(buffer, &own.size)?,
+            is_global: planner.field(buffer, &own.is_global)?,
+            has_local: planner.field(buffer, &own.has_local)?,
+            local: planner.field(buffer, &own.local)?,
+            global: planner.field(buffer, &own.global)?,
         };
-        self.put(CIRCULAR_BUFFERS, of, element);
+        self.put(CIRCULAR_BUFFERS, planner, element);
         if let Some(own) = &buffers.dataflow {
-            let mut of = ElementPlanner::new(own.list.vector);
-            let buffer = of.read(ElementPlanner::element(), 0, 8)?;
+            let mut planner = ElementPlanner::new(own.list.vector);
+            let buffer = planner.read(ElementPlanner::element(), 0, 8)?;
             let element = ElementPlan::DataflowBuffer {
-                array: of.array(buffer, own.ranges)?,
-                entry_size: of.field(buffer, &own.entry_size)?,
-                entries: of.field(buffer, &own.entries)?,
-                is_alias: of.optional(buffer, own.is_alias.as_ref())?,
-                is_borrowed: of.optional(buffer, own.is_borrowed.as_ref())?,
-                address: of.field(buffer, &own.address)?,
+                array: planner.array(buffer, own.ranges)?,
+                entry_size: planner.field(buffer, &own.entry_size)?,
+                entries: planner.field(buffer, &own.entries)?,
+                is_alias: planner.optional(buffer, own.is_alias.as_ref())?,
+                is_borrowed: planner.optional(buffer, own.is_borrowed.as_ref())?,
+                address: planner.field(buffer, &own.address)?,
             };
-            self.put(DATAFLOW_BUFFERS, of, element);
+            self.put(DATAFLOW_BUFFERS, planner, element);
         }
         Ok(())
     }
 
-    /// Whether a list's elements are told.
-    pub fn tell(&self, list: usize) -> bool {
+    /// Whether a list's elements are sent.
+    pub(super) fn sends(&self, list: usize) -> bool {
         self.elements[list].is_some()
     }
 
-    fn put(&mut self, index: usize, of: ElementPlanner, element: ElementPlan) {
-        self.lists.lists[index] = of.list;
+    fn put(&mut self, index: usize, planner: ElementPlanner, element: ElementPlan) {
+        self.lists.lists[index] = planner.list;
         self.elements[index] = Some(element);
     }
 }

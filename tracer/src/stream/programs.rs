@@ -1,36 +1,35 @@
-//! Programs: what is captured at their probe points, and what that says.
-
-use std::collections::HashMap;
+//! Programs: what is captured at their probe points, and the events that the records are decoded to.
 
 use tracer_common::{BLOCK_AT, COUNTS_AT, Capture, LISTS, SECOND_SENT_AT, SENT_AT, lists, stack};
 
 use super::{
-    decode::{self, DecodeError, Fields},
+    devices::Devices,
     elements::SentElement,
+    fields::Fields,
     lists::{CIRCULAR_BUFFERS, ListsPlan, SEMAPHORES},
     plan::{DevicePlan, Guard, Location, PlanError, Planner},
+    record::DecodeError,
 };
 use crate::{
     abi::{Abi, Point, PointKind, Programs},
-    ledger::{
-        Device,
-        programs::{Layout, ProgramEventKind, ProgramPointer},
-    },
+    ledger::programs::{Layout, ProgramEventKind, ProgramPointer},
 };
 
-/// The capture at a probe point of programs.
+/// A probe point of programs: its capture program, and the locations of the fields in the records.
 #[derive(Clone, Debug)]
-pub(super) struct ProgramPlan {
-    pub kind: PointKind,
-    pub capture: Capture,
+pub(super) struct ProgramPoint {
+    kind: PointKind,
+    pub(super) capture: Capture,
     lists: ListsPlan,
+    /// The program's id; the runtime id is behind it.
     ids: Location,
     device: Option<DevicePlan>,
 }
 
-impl ProgramPlan {
-    /// `number` comes back in each record, `set` is that of the library's lists.
-    pub fn of(
+impl ProgramPoint {
+    /// Plans the capture at one probe point. `number` comes back in each record; `set` is the number of the
+    /// library's lists.
+    pub(super) fn new(
         abi: &Abi,
         programs: &Programs,
         point: &Point,
@@ -78,19 +77,19 @@ impl ProgramPlan {
         Ok(Self {
             kind: point.kind,
             capture: planner.capture,
-            lists: ListsPlan::of(programs)?,
+            lists: ListsPlan::new(programs)?,
             ids,
             device,
         })
     }
 
-    /// What a record says.
-    pub fn event(
+    /// The event that a record stands for. `elements`: those of the same hit.
+    pub(super) fn event(
         &self,
         fields: &Fields<'_>,
         pid: u32,
         elements: &[SentElement],
-        devices: &mut HashMap<(u32, u64), Device>,
+        devices: &mut Devices,
     ) -> Result<ProgramEventKind, DecodeError> {
         let program = ProgramPointer(fields.get(&word(SENT_AT))?);
         if fields.sent.len() == 8 {
@@ -105,7 +104,7 @@ impl ProgramPlan {
         let device = self
             .device
             .as_ref()
-            .map(|plan| decode::device(fields, plan, pid, devices))
+            .map(|plan| devices.read(fields, plan, pid))
             .transpose()?;
         let mut layout = Layout {
             program,
@@ -116,15 +115,15 @@ impl ProgramPlan {
             })?,
             device,
             allocated: Vec::new(),
-            buffers: self.lists.tell(CIRCULAR_BUFFERS).then(Vec::new),
-            semaphores: self.lists.tell(SEMAPHORES).then(Vec::new),
+            buffers: self.lists.sends(CIRCULAR_BUFFERS).then(Vec::new),
+            semaphores: self.lists.sends(SEMAPHORES).then(Vec::new),
             complete: true,
         };
         let mut missing = 0;
         for list in 0..LISTS {
             missing += fields.get(&word(COUNTS_AT + 8 * list))?;
         }
-        for element in elements.iter().filter(|of| of.object == program.0) {
+        for element in elements.iter().filter(|sent| sent.object == program.0) {
             missing = missing.saturating_sub(1);
             let plan = self.lists.elements.get(element.list as usize);
             if let Some(Some(plan)) = plan {
@@ -142,7 +141,7 @@ impl ProgramPlan {
     }
 }
 
-/// Eight bytes that are sent whatever is read.
+/// A word that is valid whether reads succeeded or not.
 fn word(at: usize) -> Location {
     Location {
         at,

@@ -5,64 +5,66 @@ use tracer_common::{
     STACK_OF_LEADER, STACK_PYTHON, STACK_SKIPPED, StackHeader,
 };
 
-use super::decode::{number, read_header};
-use crate::unwind::Snapshot;
+use super::record::{number, read_header};
+use crate::unwind::StackCopy;
 
-/// To which event a stack belongs: its thread, and its time by `CLOCK_MONOTONIC`.
+/// The event that a stack belongs to, as its thread and its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StackKey {
+pub(crate) struct StackKey {
+    /// By `CLOCK_MONOTONIC`.
     pub time_ns: u64,
     pub tid: u32,
 }
 
-/// What a stack record brings.
+/// A decoded stack record.
 #[derive(Clone, Copy, Debug)]
-pub struct StackRecord<'a> {
+pub(crate) struct StackRecord<'a> {
     pub key: StackKey,
     pub pid: u32,
     pub part: StackPart<'a>,
 }
 
-/// The two halves of a stack.
+/// A part of a stack.
 #[derive(Clone, Copy, Debug)]
-pub enum StackPart<'a> {
-    /// The innermost frames of the Python interpreter, each in so many bytes as
-    /// [`tracer_common::PythonWalk`] says.
+pub(crate) enum StackPart<'a> {
+    /// The innermost frames of the Python interpreter, each in [`PYTHON_FRAME_LEN`] bytes.
     Python {
         frames: &'a [u8],
-        /// Whether there are more.
+        /// There are more frames than these.
         more: bool,
     },
-    Native(Snapshot<'a>),
-    /// A Python code object of one of the frames, as it was.
+    /// A copy of the stack's innermost bytes.
+    Native(StackCopy<'a>),
+    /// The Python code object of one of the frames.
     Code(SentCode<'a>),
 }
 
 /// A code object and its parts.
 #[derive(Clone, Copy, Debug)]
-pub struct SentCode<'a> {
+pub(crate) struct SentCode<'a> {
     pub address: u64,
-    /// The word that tells it from another at the same address.
+    /// Its [`tracer_common::PythonWalk::code_word`].
     pub word: u64,
-    /// Address and bytes of the object, the names and the line table, as much as was sent.
+    /// Address and bytes of the object, its file's name, its own name and its line table. The bytes may be
+    /// fewer than the part has.
     pub parts: [(u64, &'a [u8]); 4],
 }
 
-/// What a record of an event says of its stack.
+/// The stack of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StackState {
-    /// None was wanted.
+pub(crate) enum StackState {
+    /// It has none.
     None,
     /// It was sent.
     Sent(StackKey),
     /// There was no room for it.
     Skipped,
-    /// It is that of the same thread's last allocation on a mesh, whose member this is.
+    /// The event is a mesh member's, and its stack is that of the thread's last allocation on a mesh.
     OfMesh,
 }
 
-/// Whether a record of an event has a stack.
-pub fn stack_state(record: &[u8]) -> StackState {
+/// Reads the stack of an event from the event's record.
+pub(crate) fn stack_state(record: &[u8]) -> StackState {
     match read_header(record) {
         Some(header) if header.faults & HAS_STACK != 0 => StackState::Sent(StackKey {
             time_ns: header.time_ns,
@@ -74,8 +76,8 @@ pub fn stack_state(record: &[u8]) -> StackState {
     }
 }
 
-/// Reads a stack record; `None` for one that nobody sends.
-pub fn stack(record: &[u8]) -> Option<StackRecord<'_>> {
+/// Decodes a stack record. `None` for one that the kernel side never sends.
+pub(crate) fn stack(record: &[u8]) -> Option<StackRecord<'_>> {
     let header = read_header(record)?;
     let (start, rest) = record.split_at_checked(size_of::<StackHeader>())?;
     let [kind, count] = [24, 28].map(|at| number(&start[at..at + 4]) as u32);
@@ -85,7 +87,7 @@ pub fn stack(record: &[u8]) -> Option<StackRecord<'_>> {
             frames: rest.get(..(count as usize).checked_mul(PYTHON_FRAME_LEN)?)?,
             more: end != 0,
         },
-        STACK_NATIVE => StackPart::Native(Snapshot {
+        STACK_NATIVE => StackPart::Native(StackCopy {
             ip,
             sp,
             bp,

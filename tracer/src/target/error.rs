@@ -5,9 +5,9 @@ use thiserror::Error;
 
 use super::Candidate;
 
-/// Why a process can't be looked at.
+/// Why a process can't be found or read.
 #[derive(Debug, Error)]
-pub enum TargetError {
+pub(crate) enum TargetError {
     #[error(
         "there is no process {pid}: it ended, or the number is wrong (`pgrep -a python` lists some)"
     )]
@@ -44,13 +44,6 @@ pub enum TargetError {
     File {
         pid: u32,
         path: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
-
-    #[error("can't wait for the end of process {pid}: {source}")]
-    Wait {
-        pid: u32,
         #[source]
         source: std::io::Error,
     },

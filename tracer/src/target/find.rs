@@ -1,42 +1,16 @@
-use std::{fmt, path::Path};
+use std::path::Path;
 
 use procfs::process::all_processes;
 
-use super::{Identity, TargetError, mapping};
+use super::{Candidate, Identity, TargetError, mapping};
 
-/// A process that a name may mean.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
-    pub identity: Identity,
-    /// Whether it has TT-Metal loaded. `None`: not allowed to know.
-    pub has_library: Option<bool>,
-}
-
-impl fmt::Display for Candidate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let library = match self.has_library {
-            Some(true) => "has TT-Metal loaded",
-            Some(false) => "without TT-Metal",
-            None => "can't be looked at",
-        };
-        let command: String = self
-            .identity
-            .command_line
-            .join(" ")
-            .chars()
-            .take(80)
-            .collect();
-        write!(f, "  {:>8}  {library:<19}  {command}", self.identity.pid)
-    }
-}
-
-/// The processes that `name` may mean, this one and its threads left out: those with that command
-/// name (`comm`), and those whose program, or the script that their interpreter runs, is a file of
-/// that name. So both `python3` and `workload.py` find `python3 workload.py`.
+/// The processes that `name` may mean, but for the tracer itself: those with that command name
+/// (`comm`), and those whose program, or the script that their interpreter runs, is a file of that
+/// name. So both `python3` and `workload.py` find `python3 workload.py`.
 ///
 /// # Errors
 /// When `/proc` can't be read.
-pub fn candidates(name: &str) -> Result<Vec<Candidate>, TargetError> {
+pub(super) fn candidates(name: &str) -> Result<Vec<Candidate>, TargetError> {
     let own = std::process::id();
     let processes = all_processes().map_err(|source| TargetError::unreadable(own, source))?;
     let mut found = Vec::new();
@@ -45,8 +19,8 @@ pub fn candidates(name: &str) -> Result<Vec<Candidate>, TargetError> {
         if pid == own {
             continue;
         }
-        // Whatever can't be read has ended.
-        let Ok(identity) = Identity::of(pid) else {
+        // A process that can't be read has ended.
+        let Ok(identity) = Identity::from_pid(pid) else {
             continue;
         };
         let exe = process.exe().ok();
@@ -64,7 +38,7 @@ pub fn candidates(name: &str) -> Result<Vec<Candidate>, TargetError> {
 ///
 /// # Errors
 /// When there is none, or more than one.
-pub fn find_by_name(name: &str) -> Result<u32, TargetError> {
+pub(crate) fn find_by_name(name: &str) -> Result<u32, TargetError> {
     let candidates = candidates(name)?;
     match candidates.as_slice() {
         [] => Err(TargetError::NoneNamed {
@@ -83,7 +57,7 @@ fn is_called(identity: &Identity, exe: Option<&Path>, name: &str) -> bool {
     let mut arguments = identity.command_line.iter();
     let program = arguments.next();
     let script = arguments.find(|argument| !argument.starts_with('-'));
-    // The tracer that was told the name names it, too.
+    // A tracer's own command line has the name, too.
     let is_tracer = exe.is_some_and(|exe| {
         exe.file_name()
             == std::env::current_exe()
@@ -110,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_called_by_its_command_its_program_or_its_script() {
+    fn a_name_may_mean_a_command_a_program_or_a_script() {
         let process = identity(
             "python3",
             &["/venv/bin/python", "-u", "/home/me/train.py", "model.py"],

@@ -6,27 +6,27 @@ use std::{
 
 use procfs::process::{MMPermissions, MMapPath, MemoryMap};
 
-use super::{TargetError, process};
+use super::{TargetError, process::process};
 
 /// What the file name of a TT-Metal library begins with.
-pub const LIBRARY: &str = "libtt_metal.so";
+pub(crate) const LIBRARY: &str = "libtt_metal.so";
 
 /// What `/proc/PID/maps` puts behind the path of a file that was removed or replaced.
 const DELETED: &str = " (deleted)";
 
-/// Tells files apart, whatever they are called and wherever they are mounted: by what the kernel puts
-/// probes on, an inode.
+/// Identifies a file whatever it is called and wherever it is mounted: by its inode, which is also what
+/// the kernel puts probes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum FileId {
+pub(crate) enum FileId {
     Inode {
         /// Major and minor number.
         device: (i32, i32),
         inode: u64,
     },
     /// A file in an overlay, such as a container's: several overlays show the same file of an image,
-    /// each under a device of its own. The inode's number is that of the file beneath
-    /// (`Documentation/filesystems/overlayfs.rst`, "Inode properties"); of files beneath that happen
-    /// to have the same number on different devices, the rest differs.
+    /// each under a device of its own. The inode number is that of the underlying file
+    /// (`Documentation/filesystems/overlayfs.rst`, "Inode properties"). Underlying files on different
+    /// devices may have the same number; size and modification time tell them apart.
     Overlay {
         inode: u64,
         size: u64,
@@ -37,7 +37,7 @@ pub enum FileId {
 
 /// A file that a process has mapped.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MappedFile {
+pub(crate) struct MappedFile {
     pub pid: u32,
     /// The path as the process sees it.
     pub path: PathBuf,
@@ -51,14 +51,14 @@ pub struct MappedFile {
 }
 
 impl FileId {
-    fn of(map: &MemoryMap) -> Self {
+    fn from_map(map: &MemoryMap) -> Self {
         Self::Inode {
             device: map.dev,
             inode: map.inode,
         }
     }
 
-    /// Of a file in an overlay; `None` if it is in none.
+    /// The identity of a file in an overlay; `None` for any other file.
     fn in_overlay(path: &Path) -> Option<Self> {
         /// `OVERLAYFS_SUPER_MAGIC`, `include/uapi/linux/magic.h`.
         const OVERLAY: i64 = 0x794c_7630;
@@ -76,13 +76,15 @@ impl FileId {
 }
 
 impl MappedFile {
-    /// A file of which the first byte is mapped there.
-    fn new(pid: u32, map: &MemoryMap) -> Option<Self> {
-        (map.offset == 0).then(|| Self::of(pid, map)).flatten()
+    /// The file of a mapping that begins with the file's first byte.
+    fn from_first_map(pid: u32, map: &MemoryMap) -> Option<Self> {
+        (map.offset == 0)
+            .then(|| Self::from_map(pid, map))
+            .flatten()
     }
 
-    /// A file of which a part is mapped there.
-    fn of(pid: u32, map: &MemoryMap) -> Option<Self> {
+    /// The file of a mapping; `None` if no file backs it.
+    fn from_map(pid: u32, map: &MemoryMap) -> Option<Self> {
         let MMapPath::Path(listed) = &map.pathname else {
             return None;
         };
@@ -93,23 +95,23 @@ impl MappedFile {
             pid,
             path: without_deleted(listed),
             listed: listed.clone(),
-            file: FileId::of(map),
+            file: FileId::from_map(map),
             start: map.address.0,
             range: map.address,
         })
     }
 
-    /// Looks at the file system that it lies in.
-    fn identified(mut self) -> Self {
+    /// Identifies the file by its overlay, if it lies in one.
+    fn with_overlay(mut self) -> Self {
         if let Some(file) = FileId::in_overlay(&self.open_path()) {
             self.file = file;
         }
         self
     }
 
-    /// A path by which this process can open the very file that is mapped, whatever mount namespace
-    /// the target lives in, and though it may have been removed or replaced since.
-    pub fn open_path(&self) -> PathBuf {
+    /// A path by which the tracer can open the very file that is mapped, whatever mount namespace the
+    /// target lives in, even if the file has been removed or replaced since.
+    pub(crate) fn open_path(&self) -> PathBuf {
         let by_mapping = PathBuf::from(format!(
             "/proc/{}/map_files/{:x}-{:x}",
             self.pid, self.range.0, self.range.1
@@ -117,7 +119,7 @@ impl MappedFile {
         if fs::metadata(&by_mapping).is_ok() {
             return by_mapping;
         }
-        // `map_files` wants CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN.
+        // `map_files` needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN.
         let relative = self.listed.strip_prefix("/").unwrap_or(&self.listed);
         Path::new("/proc")
             .join(self.pid.to_string())
@@ -125,8 +127,8 @@ impl MappedFile {
             .join(relative)
     }
 
-    /// The release of the ttnn wheel that the file is part of, where it is part of one.
-    pub fn release(&self) -> Option<String> {
+    /// The release of the ttnn wheel that the file comes from, if it comes from one.
+    pub(crate) fn release(&self) -> Option<String> {
         let root = Path::new("/proc").join(self.pid.to_string()).join("root");
         wheel_release(&root.join(self.path.strip_prefix("/").unwrap_or(&self.path)))
     }
@@ -135,7 +137,7 @@ impl MappedFile {
     ///
     /// # Errors
     /// When it can't be read.
-    pub fn read(&self) -> Result<Vec<u8>, TargetError> {
+    pub(crate) fn read(&self) -> Result<Vec<u8>, TargetError> {
         let path = self.open_path();
         fs::read(&path).map_err(|source: io::Error| TargetError::File {
             pid: self.pid,
@@ -145,9 +147,9 @@ impl MappedFile {
     }
 }
 
-/// The release of the ttnn wheel that a file is part of: pip installs `ttnn-0.81.1.dist-info` beside
+/// The release of the ttnn wheel that a file comes from, if it comes from one: pip installs `ttnn-0.81.1.dist-info` beside
 /// the package.
-pub fn wheel_release(library: &Path) -> Option<String> {
+pub(crate) fn wheel_release(library: &Path) -> Option<String> {
     let packages = library
         .ancestors()
         .find(|path| path.file_name().is_some_and(|name| name == "site-packages"))?;
@@ -173,32 +175,35 @@ pub(super) fn maps(pid: u32) -> Result<Vec<MemoryMap>, TargetError> {
 ///
 /// # Errors
 /// When there is no such process or it may not be looked at.
-pub fn libraries(pid: u32) -> Result<Vec<MappedFile>, TargetError> {
+pub(crate) fn libraries(pid: u32) -> Result<Vec<MappedFile>, TargetError> {
     let mut found: Vec<MappedFile> = Vec::new();
     let maps = maps(pid)?;
-    for file in maps.iter().filter_map(|map| MappedFile::new(pid, map)) {
+    for file in maps
+        .iter()
+        .filter_map(|map| MappedFile::from_first_map(pid, map))
+    {
         let named = file
             .path
             .file_name()
             .and_then(|name| name.to_str())
             .is_some_and(|name| name.starts_with(LIBRARY));
-        // Mapped for running, not just read by some tool.
-        let runs = maps
-            .iter()
-            .any(|map| FileId::of(map) == file.file && map.perms.contains(MMPermissions::EXECUTE));
+        // A tool that only reads the file has no executable mapping of it.
+        let runs = maps.iter().any(|map| {
+            FileId::from_map(map) == file.file && map.perms.contains(MMPermissions::EXECUTE)
+        });
         if named && runs && !found.iter().any(|other| other.file == file.file) {
             found.push(file);
         }
     }
-    Ok(found.into_iter().map(MappedFile::identified).collect())
+    Ok(found.into_iter().map(MappedFile::with_overlay).collect())
 }
 
 /// Part of a file that a process has mapped for execution.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MappedCode {
+pub(crate) struct MappedCode {
     pub start: u64,
     pub end: u64,
-    /// What stands at `start`, in the file.
+    /// The offset in the file of what is mapped at `start`.
     pub file_offset: u64,
     /// Where the file's first byte is mapped; `None` if it isn't.
     pub first_byte: Option<u64>,
@@ -209,11 +214,11 @@ pub struct MappedCode {
 }
 
 impl MappedCode {
-    /// Opens the very file that is mapped.
+    /// Opens the very file that is mapped, even if it has been replaced since.
     ///
     /// # Errors
     /// When it can't be read, or the process has ended.
-    pub fn open(&self) -> io::Result<fs::File> {
+    pub(crate) fn open(&self) -> io::Result<fs::File> {
         fs::File::open(self.opened_by.open_path())
     }
 }
@@ -222,21 +227,21 @@ impl MappedCode {
 ///
 /// # Errors
 /// Like [`libraries`].
-pub fn code(pid: u32) -> Result<Vec<MappedCode>, TargetError> {
+pub(crate) fn code(pid: u32) -> Result<Vec<MappedCode>, TargetError> {
     let maps = maps(pid)?;
     let code = maps
         .iter()
         .filter(|map| map.perms.contains(MMPermissions::EXECUTE));
     Ok(code
         .filter_map(|map| {
-            let file = MappedFile::of(pid, map)?;
+            let file = MappedFile::from_map(pid, map)?;
             Some(MappedCode {
                 start: map.address.0,
                 end: map.address.1,
                 file_offset: map.offset,
                 first_byte: maps
                     .iter()
-                    .find(|first| first.offset == 0 && FileId::of(first) == file.file)
+                    .find(|first| first.offset == 0 && FileId::from_map(first) == file.file)
                     .map(|first| first.address.0),
                 path: file.path.clone(),
                 file: file.file,
@@ -246,7 +251,7 @@ pub fn code(pid: u32) -> Result<Vec<MappedCode>, TargetError> {
         .collect())
 }
 
-/// A path without what the kernel says of a file that is gone.
+/// Removes the suffix that the kernel adds to the path of a removed file.
 fn without_deleted(listed: &Path) -> PathBuf {
     listed
         .to_str()
@@ -258,7 +263,7 @@ fn without_deleted(listed: &Path) -> PathBuf {
 ///
 /// # Errors
 /// Like [`libraries`].
-pub fn is_loaded(pid: u32) -> Result<bool, TargetError> {
+pub(crate) fn is_loaded(pid: u32) -> Result<bool, TargetError> {
     Ok(!libraries(pid)?.is_empty())
 }
 
@@ -267,7 +272,7 @@ pub fn is_loaded(pid: u32) -> Result<bool, TargetError> {
 ///
 /// # Errors
 /// Like [`libraries`].
-pub fn dynamic_linker(pid: u32) -> Result<Option<MappedFile>, TargetError> {
+pub(crate) fn dynamic_linker(pid: u32) -> Result<Option<MappedFile>, TargetError> {
     const AT_BASE: u64 = 7;
     let auxiliary = process(pid)?
         .auxv()
@@ -277,7 +282,28 @@ pub fn dynamic_linker(pid: u32) -> Result<Option<MappedFile>, TargetError> {
     };
     Ok(maps(pid)?
         .iter()
-        .filter_map(|map| MappedFile::new(pid, map))
+        .filter_map(|map| MappedFile::from_first_map(pid, map))
         .find(|file| file.start == *base)
-        .map(MappedFile::identified))
+        .map(MappedFile::with_overlay))
+}
+
+#[cfg(test)]
+impl MappedFile {
+    /// A file that no process of this machine has mapped. Each path is a file of its own.
+    pub(crate) fn made_up(pid: u32, path: PathBuf) -> Self {
+        use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+
+        let inode = BuildHasherDefault::<DefaultHasher>::default().hash_one(&path);
+        Self {
+            pid,
+            listed: path.clone(),
+            path,
+            file: FileId::Inode {
+                device: (0, 0),
+                inode,
+            },
+            start: 0,
+            range: (0, 0),
+        }
+    }
 }

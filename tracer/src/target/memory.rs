@@ -1,4 +1,4 @@
-//! A process's memory, read from outside: nothing is written, nothing is stopped.
+//! Reads a process's memory from outside, without writing to it or stopping the process.
 
 use std::{io::IoSliceMut, ops::Range};
 
@@ -7,19 +7,19 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::replay::{PAGE_LEN, PageBytes, ReadMemory, Unreadable};
+use super::{PAGE_LEN, PageBytes, ReadMemory, Unreadable};
 
-/// `UIO_MAXIOV` (Linux, `include/uapi/linux/uio.h`): so many parts one system call reads.
-const MOST_PARTS: usize = 1024;
+/// The most parts that one system call reads: `UIO_MAXIOV` (Linux, `include/uapi/linux/uio.h`).
+const MAX_PARTS: usize = 1024;
 
 /// Reads a process's memory (`process_vm_readv`, Linux 3.2).
 #[derive(Debug)]
-pub struct ProcessMemory {
+pub(crate) struct ProcessMemory {
     pid: Pid,
 }
 
 impl ProcessMemory {
-    pub fn of(pid: u32) -> Self {
+    pub(crate) fn new(pid: u32) -> Self {
         Self {
             pid: Pid::from_raw(pid as i32),
         }
@@ -29,7 +29,8 @@ impl ProcessMemory {
         self.pid.as_raw().unsigned_abs()
     }
 
-    /// Reads as much of `bytes.len()` bytes from `address` on as is mapped without a gap.
+    /// Reads up to `bytes.len()` bytes from `address` on, as far as memory is mapped without a gap.
+    /// Returns how many.
     pub(super) fn read_some(&self, address: u64, bytes: &mut [u8]) -> usize {
         let (Ok(base), len) = (usize::try_from(address), bytes.len()) else {
             return 0;
@@ -38,9 +39,9 @@ impl ProcessMemory {
         process_vm_readv(self.pid, &mut [IoSliceMut::new(bytes)], &[remote]).unwrap_or(0)
     }
 
-    /// Reads many ranges and gives `each` the address and the bytes of those that are mapped.
+    /// Reads many ranges and calls `each` with the address and the bytes of every range that is mapped.
     pub(super) fn read_each(&self, ranges: &[Range<u64>], mut each: impl FnMut(u64, &[u8])) {
-        for ranges in ranges.chunks(MOST_PARTS) {
+        for ranges in ranges.chunks(MAX_PARTS) {
             let length = |range: &Range<u64>| (range.end - range.start) as usize;
             let mut bytes = vec![0; ranges.iter().map(length).sum()];
             let mut rest = bytes.as_mut_slice();
@@ -57,13 +58,13 @@ impl ProcessMemory {
         }
     }
 
-    /// Fills parts, each with what stands at its address, by few system calls: so little time lies
-    /// between the first and the last. Tells of each whether all of it is mapped.
+    /// Fills each part with what stands at its address. Few system calls do that, so that little time
+    /// passes between the first part and the last. Returns for each part whether all of it is mapped.
     fn gather(&self, parts: &mut [(u64, &mut [u8])]) -> Vec<bool> {
         let mut whole = Vec::with_capacity(parts.len());
         while whole.len() < parts.len() {
             let begun = whole.len();
-            let end = parts.len().min(begun + MOST_PARTS);
+            let end = parts.len().min(begun + MAX_PARTS);
             let (remote, mut local): (Vec<RemoteIoVec>, Vec<IoSliceMut<'_>>) = parts[begun..end]
                 .iter_mut()
                 .map(|(address, bytes)| {
@@ -79,7 +80,7 @@ impl ProcessMemory {
                 read = behind;
                 whole.push(true);
             }
-            // It stops at what isn't mapped.
+            // The system call stops at the first part that isn't mapped.
             if whole.len() < end {
                 whole.push(false);
             }

@@ -1,4 +1,4 @@
-//! A process's heap, searched from end to end.
+//! Searches a process's whole heap.
 
 use std::ops::Range;
 
@@ -10,30 +10,30 @@ use super::{
     pagemap::{PAGE, PageMap},
 };
 
-/// So much is read at a time: it fits the second-level cache.
+/// Bytes that are read at a time: they fit the second-level cache.
 const STRIDE: u64 = 256 << 10;
 
 impl ProcessMemory {
-    /// Where in the heap a word stands that has one of the `wanted` values: all of the process's
-    /// private writable memory that no file backs, its main stack excepted. Asks `go_on` now and then
-    /// and returns `None` when it says no.
+    /// Returns the addresses of all words in the heap that have one of the `wanted` values. The heap is
+    /// all private writable memory of the process that no file backs, but for its main stack. Calls
+    /// `goes_on` before each read and returns `None` once that returns false.
     ///
-    /// What isn't resident is left alone, since reading it would make it so. Blocks so large that
-    /// `malloc` mapped them by themselves aren't searched behind their first page: an object whose
-    /// class has a vtable isn't so large.
+    /// Pages that aren't resident are skipped, since reading would make them resident. Of a block so
+    /// large that `malloc` mapped it by itself only the first page is searched: no object whose class
+    /// has a vtable is so large.
     ///
     /// # Errors
-    /// When the process is gone or may not be looked at.
-    pub fn find(
+    /// When the process has ended or this user may not look at it.
+    pub(crate) fn find_in_heap(
         &self,
         wanted: &[u64],
-        go_on: impl Fn() -> bool,
+        goes_on: impl Fn() -> bool,
     ) -> Result<Option<Vec<u64>>, TargetError> {
         let (Some(least), Some(most)) = (wanted.iter().min(), wanted.iter().max()) else {
             return Ok(Some(Vec::new()));
         };
         let span = most - least;
-        let pagemap = PageMap::of(self.pid());
+        let pagemap = PageMap::open(self.pid());
         let mut found = Vec::new();
         let mut bytes = vec![0; STRIDE as usize];
         for map in maps(self.pid())?.iter().filter(|map| is_heap(map)) {
@@ -43,7 +43,7 @@ impl ProcessMemory {
                 .flat_map(|range| pagemap.resident(range))
                 .flat_map(pieces);
             for piece in parts {
-                if !go_on() {
+                if !goes_on() {
                     return Ok(None);
                 }
                 let len = (piece.end - piece.start) as usize;
@@ -62,10 +62,10 @@ impl ProcessMemory {
         Ok(Some(found))
     }
 
-    /// Leaves out what lies behind the first page of blocks that `malloc` mapped by themselves.
+    /// A range without what lies behind the first page of blocks that `malloc` mapped by themselves.
     fn without_large_blocks(&self, range: Range<u64>) -> Vec<Range<u64>> {
-        /// `malloc_chunk::mchunk_size` (glibc, `malloc/malloc.c`): of its low three bits, mapped by
-        /// itself sets only this one; its size is in pages.
+        /// The low three bits of `malloc_chunk::mchunk_size` (glibc, `malloc/malloc.c`) are flags. A
+        /// block that was mapped by itself has only this one set, and its size is a multiple of a page.
         const IS_MMAPPED: u64 = 2;
         let mut kept = Vec::new();
         let mut at = range.start;
@@ -88,7 +88,7 @@ impl ProcessMemory {
     }
 }
 
-/// Whether `malloc` or the like may have put objects there.
+/// Whether a memory allocator may have put objects into a mapping.
 pub(super) fn is_heap(map: &MemoryMap) -> bool {
     map.perms
         .contains(MMPermissions::READ | MMPermissions::WRITE | MMPermissions::PRIVATE)

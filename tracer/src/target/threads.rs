@@ -1,24 +1,27 @@
-//! How far a process's threads have come since some moment.
+//! Whether a process's threads have run since some moment.
 
 use std::collections::HashMap;
 
-/// So much of a processor takes a thread through whatever it was in the middle of, in nanoseconds: a call
-/// of the allocator takes some microseconds.
+use super::process::process;
+
+/// After this much processor time a thread has finished whatever it was in the middle of, in nanoseconds:
+/// a call of the allocator takes some microseconds.
 const ENOUGH_NS: u64 = 1_000_000;
 
-/// The threads that were running, or ready to, at one moment, and how long each had run.
+/// The threads of a process that were running or ready to run at one moment, by thread id, with the
+/// processor time that each had used, in nanoseconds.
 #[derive(Clone, Debug, Default)]
-pub struct Threads(HashMap<i32, u64>);
+pub(crate) struct RunningThreads(HashMap<i32, u64>);
 
-impl Threads {
-    /// Those of a process now; none if it can't be read.
-    pub fn of(pid: u32) -> Self {
+impl RunningThreads {
+    /// The threads that run now; none if the process can't be read.
+    pub(crate) fn from_pid(pid: u32) -> Self {
         Self(running(pid))
     }
 
-    /// Whether each of them has run enough since, or has waited or ended. With too few processors for
-    /// all, one may be kept waiting for long.
-    pub fn have_gone_on(&self, pid: u32) -> bool {
+    /// Whether each of them has since run for a millisecond, gone to sleep or ended. Where there are fewer
+    /// processors than threads, a thread may have to wait for long.
+    pub(crate) fn have_progressed(&self, pid: u32) -> bool {
         let now = running(pid);
         self.0.iter().all(|(tid, before)| {
             let now = now.get(tid);
@@ -27,10 +30,10 @@ impl Threads {
     }
 }
 
-/// For how long each thread has run that runs or is ready to (`/proc/PID/task/TID/schedstat`), in
-/// nanoseconds.
+/// The processor time of each thread that runs or is ready to run, in nanoseconds
+/// (`/proc/PID/task/TID/schedstat`).
 fn running(pid: u32) -> HashMap<i32, u64> {
-    let process = super::process(pid).ok();
+    let process = process(pid).ok();
     let tasks = process.and_then(|process| process.tasks().ok());
     tasks
         .into_iter()
@@ -59,23 +62,23 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_runs_has_gone_on_once_it_has_run_enough() {
+    fn a_running_thread_has_progressed_once_it_has_run_enough() {
         let stop = Arc::new(AtomicBool::new(false));
         let busy = Arc::clone(&stop);
         let thread = thread::spawn(move || while !busy.load(Ordering::Relaxed) {});
-        let mut threads = Threads::of(own());
+        let mut threads = RunningThreads::from_pid(own());
         while threads.0.is_empty() {
-            threads = Threads::of(own());
+            threads = RunningThreads::from_pid(own());
         }
         // As if it had run for another hour by now.
         let ahead = threads
             .0
             .iter()
             .map(|(tid, ran)| (*tid, ran + 3_600_000_000_000));
-        assert!(!Threads(ahead.collect()).have_gone_on(own()));
+        assert!(!RunningThreads(ahead.collect()).have_progressed(own()));
         let begun = Instant::now();
-        while !threads.have_gone_on(own()) {
-            assert!(begun.elapsed() < Duration::from_secs(60), "it runs");
+        while !threads.have_progressed(own()) {
+            assert!(begun.elapsed() < Duration::from_secs(60), "the thread runs");
             thread::sleep(Duration::from_millis(1));
         }
         stop.store(true, Ordering::Relaxed);
@@ -83,9 +86,9 @@ mod tests {
     }
 
     #[test]
-    fn one_that_has_ended_has_gone_on() {
-        let threads = Threads(HashMap::from([(i32::MAX, 0)]));
-        assert!(threads.have_gone_on(own()));
-        assert!(Threads::of(u32::MAX >> 1).have_gone_on(own()));
+    fn an_ended_thread_has_progressed() {
+        let threads = RunningThreads(HashMap::from([(i32::MAX, 0)]));
+        assert!(threads.have_progressed(own()));
+        assert!(RunningThreads::from_pid(u32::MAX >> 1).have_progressed(own()));
     }
 }

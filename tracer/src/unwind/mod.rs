@@ -1,23 +1,25 @@
-//! From a thread's stack as it was, to its call frames: by what the compiler says of each instruction
-//! in `.eh_frame`, since TT-Metal's code keeps no frame pointers.
+//! Unwinding: from a copy of a thread's stack to its call frames, by the compiler's unwinding rules in
+//! `.eh_frame`. TT-Metal's code keeps no frame pointers.
 //!
-//! Strict: where a step is in doubt (code that nobody describes, a register that nobody knows, a part
-//! of the stack that wasn't captured), the stack ends there and says why. There is no guess by frame
+//! Unwinding is strict. Where a step is in doubt (code without rules, an unknown register, a part of the
+//! stack that wasn't captured) the stack ends, and [`Broken`] has the reason. There is no guess by frame
 //! pointers or by scanning.
 //!
-//! Most allocations come from where others came from. What unwinding a stack depended on (the
-//! instruction, and the few words of the stack that were read) is remembered with its result: another
-//! stack of which all of these are the same has the same frames.
+//! Most allocations come from the same few places. An [`Unwinder`] caches each result with all that it
+//! depended on: the instruction, and the few words of the stack that were read. Another stack with the same
+//! instruction and words has the same frames.
 
-mod code;
-mod frames;
-mod memory;
 mod rules;
+mod stack_copy;
 mod symbols;
 #[cfg(test)]
 mod tests;
+mod unwind_info;
+mod unwinder;
 
-pub use code::{Code, CodeError};
-pub use frames::{Broken, Codes, Mapping, NativeFrame, NativeStack, NativeStackId, Unwinder};
-pub use memory::Snapshot;
-pub use symbols::Symbols;
+pub(crate) use stack_copy::StackCopy;
+pub(crate) use symbols::Symbols;
+pub(crate) use unwind_info::{NotElf, UnwindInfo};
+pub(crate) use unwinder::{
+    Broken, FileAddress, Mapping, NativeFrame, NativeStackId, UnwindInfoSource, Unwinder,
+};

@@ -1,4 +1,4 @@
-//! How one frame leads to its caller's.
+//! The rules of one instruction: from the registers of a frame to those of its caller.
 
 use gimli::{
     CfaRule, Encoding, EndianSlice, EvaluationResult, Expression, Format, LittleEndian, Register,
@@ -10,78 +10,86 @@ pub(super) type Slice<'a> = EndianSlice<'a, LittleEndian>;
 /// x86-64's registers by their DWARF numbers (System V ABI, figure 3.36), and the return address.
 const REGISTERS: usize = 17;
 
-/// What is known of a register of the frame at hand.
+/// The content of a register in a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Known {
+pub(super) enum Content {
     Value(u64),
-    /// It stands at this address of the stack. Most of those that are saved nobody asks for.
+    /// The value is saved at this address of the stack. It is read on demand: most saved registers aren't
+    /// needed.
     SavedAt(u64),
     Unknown,
 }
 
 /// The registers of a frame.
 #[derive(Clone, Debug)]
-pub(super) struct Registers([Known; REGISTERS]);
+pub(super) struct Registers([Content; REGISTERS]);
 
 impl Registers {
-    pub fn new(sp: u64, bp: u64) -> Self {
-        let mut registers = Self([Known::Unknown; REGISTERS]);
-        registers.set(X86_64::RSP, Known::Value(sp));
-        registers.set(X86_64::RBP, Known::Value(bp));
+    pub(super) fn new(sp: u64, bp: u64) -> Self {
+        let mut registers = Self([Content::Unknown; REGISTERS]);
+        registers.set(X86_64::RSP, Content::Value(sp));
+        registers.set(X86_64::RBP, Content::Value(bp));
         registers
     }
 
-    fn of(&self, register: Register) -> Known {
-        let known = self.0.get(usize::from(register.0));
-        known.copied().unwrap_or(Known::Unknown)
+    fn get(&self, register: Register) -> Content {
+        let content = self.0.get(usize::from(register.0));
+        content.copied().unwrap_or(Content::Unknown)
     }
 
-    fn set(&mut self, register: Register, known: Known) {
+    fn set(&mut self, register: Register, content: Content) {
         if let Some(to) = self.0.get_mut(usize::from(register.0)) {
-            *to = known;
+            *to = content;
         }
     }
 }
 
-/// How a frame's registers follow from those of the one that it called. Owned, to be kept.
+/// The rules of one instruction, by which a caller's registers follow from those of the frame that it called.
+/// They own their data, so that they can be cached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Step {
     cfa: Cfa,
     registers: Vec<(Register, Saved)>,
-    /// The rule of the return address is "undefined": the outermost frame.
+    /// Whether the return address is undefined: this is the outermost frame.
     is_outermost: bool,
 }
 
+/// The rule of the canonical frame address: the stack pointer of the caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Cfa {
     Register { register: Register, offset: i64 },
     Expression(Vec<u8>),
 }
 
+/// The rule of a register: where the caller's value is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Saved {
+    /// On the stack, at this offset from the canonical frame address.
     At(i64),
+    /// The value is the canonical frame address plus this.
     Is(i64),
     In(Register),
+    /// On the stack, at the address that a DWARF expression yields.
     AtExpression(Vec<u8>),
+    /// The value is what a DWARF expression yields.
     IsExpression(Vec<u8>),
     Nowhere,
 }
 
-/// Why a step can't be made.
+/// Why the rules can't be followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Doubt {
-    /// It depends on a register that isn't known.
+    /// They depend on a register whose content is unknown.
     Register,
-    /// It depends on a word that wasn't captured.
+    /// They depend on a word of the stack that wasn't captured.
     Memory,
     /// An expression that no compiler writes for x86-64.
     Expression,
 }
 
 impl Step {
-    /// `section`: of `.eh_frame`, where the expressions stand.
-    pub fn new(row: &UnwindTableRow<usize>, section: &[u8]) -> Option<Self> {
+    /// `section`: the bytes of `.eh_frame`, which has the expressions. `None` if they aren't all there.
+    pub(super) fn new(row: &UnwindTableRow<usize>, section: &[u8]) -> Option<Self> {
         let bytes = |offset: usize, length: usize| {
             let bytes = section.get(offset..offset.checked_add(length)?)?;
             Some(bytes.to_vec())
@@ -108,7 +116,7 @@ impl Step {
             };
             registers.push((*register, saved));
         }
-        // No rule for the return address at all means the same.
+        // A return address without a rule is undefined, too.
         let has_return = registers
             .iter()
             .any(|(register, saved)| *register == X86_64::RA && *saved != Saved::Nowhere);
@@ -119,12 +127,12 @@ impl Step {
         })
     }
 
-    pub fn is_outermost(&self) -> bool {
+    pub(super) fn is_outermost(&self) -> bool {
         self.is_outermost
     }
 
-    /// The caller's registers and the return address.
-    pub fn apply(
+    /// The caller's registers and the return address. `read` reads a word of the stack.
+    pub(super) fn apply(
         &self,
         registers: &Registers,
         read: &mut impl FnMut(u64) -> Option<u64>,
@@ -136,7 +144,7 @@ impl Step {
             Cfa::Expression(code) => evaluate(code, None, registers, read)?,
         };
         let mut caller = registers.clone();
-        // What a function needn't keep (System V ABI, figure 3.4) isn't its caller's any more.
+        // A function needn't preserve these (System V ABI, figure 3.4).
         for scratch in [
             X86_64::RAX,
             X86_64::RCX,
@@ -148,32 +156,32 @@ impl Step {
             X86_64::R10,
             X86_64::R11,
         ] {
-            caller.set(scratch, Known::Unknown);
+            caller.set(scratch, Content::Unknown);
         }
-        caller.set(X86_64::RSP, Known::Value(cfa));
+        caller.set(X86_64::RSP, Content::Value(cfa));
         for (register, saved) in &self.registers {
-            let known = match saved {
-                Saved::At(offset) => Known::SavedAt(cfa.wrapping_add_signed(*offset)),
-                Saved::Is(offset) => Known::Value(cfa.wrapping_add_signed(*offset)),
-                Saved::In(other) => registers.of(*other),
+            let content = match saved {
+                Saved::At(offset) => Content::SavedAt(cfa.wrapping_add_signed(*offset)),
+                Saved::Is(offset) => Content::Value(cfa.wrapping_add_signed(*offset)),
+                Saved::In(other) => registers.get(*other),
                 Saved::AtExpression(code) => {
-                    Known::SavedAt(evaluate(code, Some(cfa), registers, read)?)
+                    Content::SavedAt(evaluate(code, Some(cfa), registers, read)?)
                 }
                 Saved::IsExpression(code) => {
-                    Known::Value(evaluate(code, Some(cfa), registers, read)?)
+                    Content::Value(evaluate(code, Some(cfa), registers, read)?)
                 }
-                Saved::Nowhere => Known::Unknown,
+                Saved::Nowhere => Content::Unknown,
             };
-            caller.set(*register, known);
+            caller.set(*register, content);
         }
         let back = value(&caller, X86_64::RA, read)?;
         Ok((caller, back))
     }
 
-    /// The caller's stack pointer, once it is known.
-    pub fn stack_pointer(registers: &Registers) -> Option<u64> {
-        match registers.of(X86_64::RSP) {
-            Known::Value(sp) => Some(sp),
+    /// The stack pointer, if its value is known.
+    pub(super) fn stack_pointer(registers: &Registers) -> Option<u64> {
+        match registers.get(X86_64::RSP) {
+            Content::Value(sp) => Some(sp),
             _ => None,
         }
     }
@@ -184,10 +192,10 @@ fn value(
     register: Register,
     read: &mut impl FnMut(u64) -> Option<u64>,
 ) -> Result<u64, Doubt> {
-    match registers.of(register) {
-        Known::Value(value) => Ok(value),
-        Known::SavedAt(address) => read(address).ok_or(Doubt::Memory),
-        Known::Unknown => Err(Doubt::Register),
+    match registers.get(register) {
+        Content::Value(value) => Ok(value),
+        Content::SavedAt(address) => read(address).ok_or(Doubt::Memory),
+        Content::Unknown => Err(Doubt::Register),
     }
 }
 

@@ -1,13 +1,13 @@
-//! Names of the functions in a file of code.
+//! Names of functions.
 
 use object::{Object as _, ObjectSymbol as _, ReadRef, SymbolKind};
 
-use super::CodeError;
+use super::NotElf;
 use crate::cpp_name::nested_name;
 
-/// The functions of a file of code, by address.
+/// The functions of an ELF file, by address.
 #[derive(Debug, Default)]
-pub struct Symbols(Vec<Symbol>);
+pub(crate) struct Symbols(Vec<Symbol>);
 
 #[derive(Debug)]
 struct Symbol {
@@ -17,11 +17,11 @@ struct Symbol {
 }
 
 impl Symbols {
-    /// Reads those that the file defines.
+    /// Reads the functions that a file defines.
     ///
     /// # Errors
-    /// When it is no ELF file.
-    pub fn read<'d>(data: impl ReadRef<'d>) -> Result<Self, CodeError> {
+    /// When it isn't an ELF file.
+    pub(crate) fn read<'d>(data: impl ReadRef<'d>) -> Result<Self, NotElf> {
         let file = object::File::parse(data)?;
         let mut symbols: Vec<Symbol> = file
             .symbols()
@@ -35,24 +35,23 @@ impl Symbols {
                 })
             })
             .collect();
-        // Where several names mean the same, the first, so that it is the same one each time.
+        // Of several names of one address the first in the alphabet, so that each run shows the same one.
         symbols.sort_by(|a, b| (b.address, &a.name).cmp(&(a.address, &b.name)));
         symbols.dedup_by_key(|symbol| symbol.address);
         symbols.reverse();
         Ok(Self(symbols))
     }
 
-    /// The mangled name of the function that an address lies in. Between functions that are known
-    /// there is none: whatever lies there is another.
-    pub fn name(&self, address: u64) -> Option<&str> {
-        let behind = self.0.partition_point(|symbol| symbol.address <= address);
-        let symbol = self.0.get(behind.checked_sub(1)?)?;
+    /// The mangled name of the function that covers an address; `None` if no function does.
+    pub(crate) fn name(&self, address: u64) -> Option<&str> {
+        let next = self.0.partition_point(|symbol| symbol.address <= address);
+        let symbol = self.0.get(next.checked_sub(1)?)?;
         (address - symbol.address < symbol.size).then_some(symbol.name.as_str())
     }
 
-    /// A name as a person reads it. Of what `cpp_demangle` can't read, such as constrained templates, the
-    /// name alone.
-    pub fn demangled(name: &str) -> String {
+    /// The demangled form of a name. Where `cpp_demangle` can't read it, as of constrained templates, the
+    /// nested name without arguments.
+    pub(crate) fn demangled(name: &str) -> String {
         let symbol = cpp_demangle::Symbol::new(name).ok();
         symbol
             .and_then(|symbol| symbol.demangle().ok())
@@ -73,7 +72,7 @@ mod tests {
                 "tt::tt_metal::Buffer::address() const",
             ),
             ("main", "main"),
-            // A constrained template (`Tk`), of ttnn's `_ttnncpp.so`.
+            // A constrained template (`Tk`) of ttnn's `_ttnncpp.so`.
             (
                 "_ZN4ttnn16device_operation6detail6launchITkNS0_22DeviceOperationConceptENS_4prim19CopyDevice\
                  OperationEEENT_21tensor_return_value_tERKNS5_22operation_attributes_tERKNS5_13tensor_args_tE",

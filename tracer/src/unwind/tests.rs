@@ -2,34 +2,31 @@
 
 use std::{arch::asm, collections::HashMap, hint::black_box};
 
-use super::*;
-use crate::{
-    replay::ReadMemory as _,
-    target::{self, ProcessMemory},
-};
+use super::{unwinder::NativeStack, *};
+use crate::target::{self, ProcessMemory, ReadMemory as _};
 
-/// The files of code of a process, read whole.
+/// The executables and libraries of a process.
 #[derive(Default)]
-struct Files(Vec<(Code, Symbols)>);
+struct Files(Vec<(UnwindInfo, Symbols)>);
 
-impl Codes for Files {
-    fn code(&mut self, number: usize) -> Option<&mut Code> {
-        self.0.get_mut(number).map(|(code, _)| code)
+impl UnwindInfoSource for Files {
+    fn unwind_info(&mut self, file: usize) -> Option<&mut UnwindInfo> {
+        self.0.get_mut(file).map(|(info, _)| info)
     }
 }
 
-/// What stands on this thread's stack, as far as it is mapped, but at most 64 KiB.
-struct Taken {
+/// This thread's stack, as far as it is mapped, but at most 64 KiB.
+struct Captured {
     ip: u64,
     sp: u64,
     bp: u64,
     bytes: Vec<u8>,
 }
 
-impl Taken {
-    fn snapshot(&self, len: usize) -> Snapshot<'_> {
+impl Captured {
+    fn copy(&self, len: usize) -> StackCopy<'_> {
         let Self { ip, sp, bp, bytes } = self;
-        Snapshot {
+        StackCopy {
             ip: *ip,
             sp: *sp,
             bp: *bp,
@@ -39,37 +36,37 @@ impl Taken {
 }
 
 #[inline(never)]
-fn innermost() -> Taken {
+fn innermost() -> Captured {
     let (ip, sp, bp): (u64, u64, u64);
     // SAFETY: it only copies registers.
     unsafe {
         asm!("lea {}, [rip]", "mov {}, rsp", "mov {}, rbp", out(reg) ip, out(reg) sp, out(reg) bp);
     }
-    let memory = ProcessMemory::of(std::process::id());
+    let memory = ProcessMemory::new(std::process::id());
     let mut bytes = Vec::new();
     let mut word = [0; 8];
     while bytes.len() < 64 << 10 && memory.read(sp + bytes.len() as u64, &mut word).is_ok() {
         bytes.extend(word);
     }
-    Taken { ip, sp, bp, bytes }
+    Captured { ip, sp, bp, bytes }
 }
 
 #[inline(never)]
-fn middle(depth: u32) -> Taken {
-    let taken = match depth {
+fn middle(depth: u32) -> Captured {
+    let captured = match depth {
         0 => innermost(),
         depth => middle(depth - 1),
     };
-    // Something is left to do, so that this is no jump.
-    black_box(taken)
+    // The work after the call keeps it from being compiled to a jump.
+    black_box(captured)
 }
 
 #[inline(never)]
-fn outermost(depth: u32) -> Taken {
+fn outermost(depth: u32) -> Captured {
     black_box(middle(depth))
 }
 
-/// An unwinder that knows what this process has mapped.
+/// An unwinder that has the mappings of this process.
 fn own() -> (Unwinder, Files) {
     let mapped = target::code(std::process::id()).unwrap();
     let (mut files, mut numbers) = (Files::default(), HashMap::new());
@@ -77,38 +74,38 @@ fn own() -> (Unwinder, Files) {
     for part in mapped {
         let number = *numbers.entry(part.file).or_insert_with(|| {
             let data = std::fs::read(&part.path).unwrap();
-            let code = Code::read(data.as_slice()).unwrap();
+            let info = UnwindInfo::read(data.as_slice()).unwrap();
             let symbols = Symbols::read(data.as_slice()).unwrap();
-            files.0.push((code, symbols));
+            files.0.push((info, symbols));
             files.0.len() - 1
         });
         mappings.push(Mapping {
             start: part.start,
             end: part.end,
             file_offset: part.file_offset,
-            code: number,
+            file: number,
         });
     }
     let mut unwinder = Unwinder::default();
-    unwinder.map(mappings);
+    unwinder.set_mappings(mappings);
     (unwinder, files)
 }
 
 fn names(unwinder: &Unwinder, files: &Files, id: NativeStackId) -> Vec<String> {
     let frames = unwinder.stack(id).unwrap().frames.iter();
     let named = frames.map(|frame| {
-        let (code, address) = frame.place.unwrap();
-        let name = files.0[code].1.name(address);
+        let FileAddress { file, address } = frame.file_address.unwrap();
+        let name = files.0[file].1.name(address);
         name.map_or_else(String::new, Symbols::demangled)
     });
     named.collect()
 }
 
 #[test]
-fn a_whole_stack_leads_through_each_function_to_the_outermost() {
-    let taken = outermost(3);
+fn a_whole_stack_has_each_function_up_to_the_outermost() {
+    let captured = outermost(3);
     let (mut unwinder, mut files) = own();
-    let id = unwinder.unwind(&mut files, &taken.snapshot(usize::MAX));
+    let id = unwinder.unwind(&mut files, &captured.copy(usize::MAX));
     assert_eq!(unwinder.stack(id).unwrap().broken, None);
     let names = names(&unwinder, &files, id);
     let of_these: Vec<&str> = ["innermost", "middle", "outermost", "a_whole_stack"]
@@ -141,12 +138,12 @@ fn a_whole_stack_leads_through_each_function_to_the_outermost() {
 }
 
 #[test]
-fn equal_stacks_have_one_number_and_others_another() {
+fn equal_stacks_have_the_same_id_and_others_have_another() {
     let (mut unwinder, mut files) = own();
     let mut ids = Vec::new();
     for depth in [1, 2, 1, 2] {
-        let taken = outermost(depth);
-        ids.push(unwinder.unwind(&mut files, &taken.snapshot(usize::MAX)));
+        let captured = outermost(depth);
+        ids.push(unwinder.unwind(&mut files, &captured.copy(usize::MAX)));
     }
     assert_eq!(ids[0], ids[2]);
     assert_eq!(ids[1], ids[3]);
@@ -154,35 +151,35 @@ fn equal_stacks_have_one_number_and_others_another() {
 }
 
 #[test]
-fn what_was_remembered_of_one_stack_is_not_taken_for_another() {
-    let taken = outermost(2);
+fn a_cached_result_is_not_used_for_another_stack() {
+    let captured = outermost(2);
     let (mut unwinder, mut files) = own();
-    let id = unwinder.unwind(&mut files, &taken.snapshot(usize::MAX));
+    let id = unwinder.unwind(&mut files, &captured.copy(usize::MAX));
     let frames = unwinder.stack(id).unwrap().frames.clone();
-    // The same instruction and stack pointer, but the last return address but one leads nowhere.
+    // The same instruction and stack pointer, but the return address of the last frame but one leads nowhere.
     let last = frames.len() - 2;
-    let at = (0..taken.bytes.len())
+    let at = (0..captured.bytes.len())
         .step_by(8)
-        .find(|at| taken.bytes[*at..].starts_with(&frames[last].at.to_le_bytes()))
+        .find(|at| captured.bytes[*at..].starts_with(&frames[last].at.to_le_bytes()))
         .unwrap();
-    let mut other = taken;
+    let mut other = captured;
     other.bytes[at..at + 8].copy_from_slice(&0x1234_u64.to_le_bytes());
-    let other = unwinder.unwind(&mut files, &other.snapshot(usize::MAX));
+    let other = unwinder.unwind(&mut files, &other.copy(usize::MAX));
     let other = unwinder.stack(other).unwrap();
     assert_eq!(other.frames[..last], frames[..last]);
     assert_eq!(other.frames[last].at, 0x1234);
-    assert_eq!(other.frames[last].place, None);
+    assert_eq!(other.frames[last].file_address, None);
     assert_eq!(other.broken, Some(Broken::NoCode(0x1234)));
 }
 
 #[test]
-fn a_stack_of_which_a_part_is_missing_ends_there() {
-    let taken = outermost(3);
+fn a_stack_ends_where_it_was_not_captured() {
+    let captured = outermost(3);
     let (mut unwinder, mut files) = own();
-    let whole = unwinder.unwind(&mut files, &taken.snapshot(usize::MAX));
+    let whole = unwinder.unwind(&mut files, &captured.copy(usize::MAX));
     let whole = unwinder.stack(whole).unwrap().frames.clone();
     for len in [0, 8, 64, 256, 1024] {
-        let part = unwinder.unwind(&mut files, &taken.snapshot(len));
+        let part = unwinder.unwind(&mut files, &captured.copy(len));
         let NativeStack { frames, broken } = unwinder.stack(part).unwrap();
         assert_eq!(*broken, Some(Broken::NotCaptured), "{len} bytes");
         assert_eq!(frames[..], whole[..frames.len()], "{len} bytes");
@@ -191,18 +188,18 @@ fn a_stack_of_which_a_part_is_missing_ends_there() {
 }
 
 #[test]
-fn code_that_nobody_mapped_is_no_frame() {
-    let taken = outermost(0);
+fn a_stack_ends_where_no_code_is_mapped() {
+    let captured = outermost(0);
     let (mut unwinder, mut files) = own();
-    let nowhere = Snapshot {
+    let nowhere = StackCopy {
         ip: 0x10,
-        ..taken.snapshot(usize::MAX)
+        ..captured.copy(usize::MAX)
     };
     let id = unwinder.unwind(&mut files, &nowhere);
     let expected = NativeStack {
         frames: vec![NativeFrame {
             at: 0x10,
-            place: None,
+            file_address: None,
         }],
         broken: Some(Broken::NoCode(0x10)),
     };
@@ -210,7 +207,7 @@ fn code_that_nobody_mapped_is_no_frame() {
 }
 
 #[test]
-fn what_is_no_elf_file_is_refused() {
-    assert!(Code::read(&b"#!/bin/sh\n"[..]).is_err());
+fn a_file_that_is_not_elf_is_refused() {
+    assert!(UnwindInfo::read(&b"#!/bin/sh\n"[..]).is_err());
     assert!(Symbols::read(&b""[..]).is_err());
 }

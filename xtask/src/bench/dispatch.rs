@@ -1,4 +1,4 @@
-//! A program that is dispatched again and again: what tracing adds to that.
+//! What tracing adds to the dispatch of a cached program.
 
 use std::{fs, path::Path};
 
@@ -7,24 +7,24 @@ use anyhow::{Context as _, Result};
 use super::{looper, looper::Looper, statistics::Quartiles, tracer::Tracer};
 use crate::ttnn::Environment;
 
-/// Turns of each of the two processes, and dispatches in one.
-pub const TURNS: usize = 200;
-pub const DISPATCHES: u32 = 300;
+/// Turns of each of the two processes, and dispatches in one turn.
+pub(super) const TURNS: usize = 200;
+pub(super) const DISPATCHES: u32 = 300;
 
-/// What dispatching a cached program takes.
-pub struct Dispatch {
+/// How long a dispatch of a cached program takes.
+pub(super) struct Dispatch {
     pub release: String,
     /// Nanoseconds, untraced.
     pub untraced: Quartiles,
-    /// How much more in the neighbouring turn, with all that tt-memtrace can have.
+    /// Nanoseconds more than that in the neighbouring turn, traced with full stacks.
     pub added: Quartiles,
 }
 
-/// Has two processes dispatch in turns, one of them traced with full stacks.
+/// Lets two processes dispatch in turns, one of them traced with full stacks.
 ///
 /// # Errors
 /// When a program fails.
-pub fn measure(environment: &Environment, tracer: &Path, dir: &Path) -> Result<Dispatch> {
+pub(super) fn measure(environment: &Environment, tracer: &Path, dir: &Path) -> Result<Dispatch> {
     let start = |name: &str| -> Result<_> {
         let dir = dir.join(name);
         fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
@@ -52,7 +52,7 @@ pub fn measure(environment: &Environment, tracer: &Path, dir: &Path) -> Result<D
     tracer.stop()?;
     Ok(Dispatch {
         release: environment.version.clone(),
-        untraced: Quartiles::of(alone),
-        added: Quartiles::of(added),
+        untraced: Quartiles::new(alone),
+        added: Quartiles::new(added),
     })
 }

@@ -1,9 +1,9 @@
 """The program that `cargo xtask bench` measures: loop.py CLUSTER.yaml LIBTT_METAL.
 
-Says "ready" once the device is open. For each line with a number N on stdin it allocates and frees
-N tensors and answers with the nanoseconds that each took. For a line with two, N and RATE, it makes
-RATE of them a second, and answers with the nanoseconds that all took. For "dispatch N" it dispatches
-a cached program N times and answers with the nanoseconds of each.
+Prints "ready" once the device is open. For a line "N" on stdin it allocates and frees N tensors, and
+prints the nanoseconds that each took. For "N RATE" it allocates and frees RATE of N tensors a second,
+and prints the nanoseconds that all took. For "dispatch N" it dispatches a cached program N times, and
+prints the nanoseconds that each took.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ import time
 cluster, library = sys.argv[1:]
 os.environ["TT_METAL_MOCK_CLUSTER_DESC_PATH"] = cluster
 os.environ.setdefault("TT_LOGGER_LEVEL", "error")
-# This copy of the library, not the wheel's own: the loader takes what it has under that name.
+# Loads this copy of the library first: the loader then uses it instead of the wheel's own of the same name.
 ctypes.CDLL(library, ctypes.RTLD_GLOBAL)
 
 import ttnn  # noqa: E402
@@ -27,7 +27,7 @@ answers = os.fdopen(os.dup(1), "w", buffering=1)
 def run(count):
     empty, deallocate = ttnn.empty, ttnn.deallocate
     shape, dtype, layout = (1, 1, 32, 32), ttnn.bfloat16, ttnn.TILE_LAYOUT
-    # The other processes have had the caches meanwhile.
+    # Warm up: other processes have used the caches since the last turn.
     for _ in range(count // 5):
         deallocate(empty(shape, dtype, layout, device))
     start = time.perf_counter_ns()

@@ -1,4 +1,4 @@
-//! The process that is measured, and its own copy of TT-Metal.
+//! A process that runs the measured loop, with its own copy of TT-Metal.
 
 use std::{
     fs::{self, File},
@@ -16,10 +16,10 @@ use crate::{sh, ttnn::Environment};
 
 const TIME_TO_END: Duration = Duration::from_secs(10);
 
-/// A copy of `libtt_metal.so` in `dir`, with all that it needs beside it.
+/// Copies `libtt_metal.so` into `dir`, and links the libraries that it needs beside it.
 ///
-/// A probe belongs to a file: with a file each, what traces one process costs the others nothing.
-pub fn copy_library(environment: &Environment, dir: &Path) -> Result<PathBuf> {
+/// A probe belongs to a file. With a file for each process, a probe in one process costs the others nothing.
+pub(super) fn copy_library(environment: &Environment, dir: &Path) -> Result<PathBuf> {
     if dir.exists() {
         fs::remove_dir_all(dir).with_context(|| format!("remove {}", dir.display()))?;
     }
@@ -46,17 +46,17 @@ pub fn copy_library(environment: &Environment, dir: &Path) -> Result<PathBuf> {
 }
 
 /// A running `loop.py`.
-pub struct Looper {
+pub(super) struct Looper {
     child: Child,
-    /// `None` when it has been told to end.
+    /// `None` once stdin is closed, which ends the process.
     commands: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
     log: PathBuf,
 }
 
 impl Looper {
-    /// Starts one and waits for its device to be open. `dir` is for what TT-Metal leaves behind.
-    pub fn start(environment: &Environment, library: &Path, dir: &Path) -> Result<Self> {
+    /// Starts the loop and waits until its device is open. TT-Metal leaves files in `dir`, the working directory.
+    pub(super) fn start(environment: &Environment, library: &Path, dir: &Path) -> Result<Self> {
         let script = dir.join("loop.py");
         fs::write(&script, include_str!("loop.py"))
             .with_context(|| format!("write {}", script.display()))?;
@@ -83,23 +83,23 @@ impl Looper {
         Ok(looper)
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(super) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Allocates and frees `count` tensors; nanoseconds for each.
-    pub fn run(&mut self, count: u32) -> Result<f64> {
+    /// Allocates and frees `count` tensors; returns the nanoseconds that each took.
+    pub(super) fn run(&mut self, count: u32) -> Result<f64> {
         self.ask(&count.to_string())
     }
 
-    /// Allocates and frees `count` tensors, `rate` of them a second; seconds for all.
-    pub fn run_steadily(&mut self, count: u64, rate: u64) -> Result<f64> {
+    /// Allocates and frees `count` tensors, `rate` of them a second; returns the seconds that all took.
+    pub(super) fn run_steadily(&mut self, count: u64, rate: u64) -> Result<f64> {
         let nanoseconds = self.ask(&format!("{count} {rate}"))?;
         Ok(nanoseconds / 1e9)
     }
 
-    /// Dispatches a cached program `count` times; nanoseconds for each.
-    pub fn dispatch(&mut self, count: u32) -> Result<f64> {
+    /// Dispatches a cached program `count` times; returns the nanoseconds that each took.
+    pub(super) fn dispatch(&mut self, count: u32) -> Result<f64> {
         self.ask(&format!("dispatch {count}"))
     }
 
@@ -107,9 +107,9 @@ impl Looper {
         let commands = self.commands.as_mut().context("no stdin")?;
         writeln!(commands, "{line}").context("the measured process has ended")?;
         let answer = self.answer()?;
-        answer
-            .parse()
-            .with_context(|| format!("the measured process says {answer:?}"))
+        answer.parse().with_context(|| {
+            format!("the measured process answered {answer:?}, which is no number")
+        })
     }
 
     fn answer(&mut self) -> Result<String> {
@@ -127,14 +127,14 @@ impl Looper {
 }
 
 impl Drop for Looper {
-    /// It closes its device and ends; if it doesn't, it is ended.
+    /// Lets the process close its device and end. A process that doesn't end in time is killed.
     fn drop(&mut self) {
         self.commands = None;
         let deadline = Instant::now() + TIME_TO_END;
         while let Ok(None) = self.child.try_wait() {
             if Instant::now() > deadline {
-                let _ = self.child.kill();
-                let _ = self.child.wait();
+                self.child.kill().ok();
+                self.child.wait().ok();
                 return;
             }
             thread::sleep(Duration::from_millis(20));

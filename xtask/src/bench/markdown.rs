@@ -1,26 +1,27 @@
-//! docs/benchmark.md, from what was measured.
+//! Writes docs/benchmark.md from the measurements.
 
 use std::{fmt::Write as _, fs, process::Command, thread};
 
 use anyhow::{Context as _, Result};
 
 use super::{
-    Events, Measured, Options, Way, dispatch,
+    Events, Measured, Options, Way,
+    attach::Attachment,
+    dispatch,
     dispatch::Dispatch,
     statistics::{Quartiles, Spread, median},
     steady::{RATE, SECONDS, Steady},
-    walk::Walk,
 };
 use crate::sh;
 
-/// "What tracing adds is at most so many times what as many empty probe hits add."
+/// The project's limit for a probe hit of tt-memtrace: what it adds, over what an empty hit adds.
 const LIMIT: f64 = 1.6;
 
-pub fn document(
+pub(super) fn document(
     measured: &[Measured],
     steady: &[Steady],
     dispatches: &[Dispatch],
-    walks: &[Walk],
+    attached: &[Attachment],
     options: &Options,
 ) -> Result<String> {
     let mut text = String::from(
@@ -56,17 +57,17 @@ pub fn document(
         text.push('\n');
         text.push_str(&dispatched(dispatches)?);
     }
-    if !walks.is_empty() {
-        text.push_str(&attachments(walks, options)?);
+    if !attached.is_empty() {
+        text.push_str(&attachments(attached, options)?);
     }
     Ok(text)
 }
 
-/// What a dispatched operation takes.
+/// The section on a dispatched operation.
 fn dispatched(dispatches: &[Dispatch]) -> Result<String> {
     let mut text = format!(
         "## A dispatched operation\n\n\
-         `ttnn.add` into a tensor that is there, its program cached: nothing is allocated. Two processes, \
+         `ttnn.add` into an existing tensor, with a cached program: nothing is allocated. Two processes, \
          one of them under `tt-memtrace attach` (`--stacks full`), take {} turns of {} dispatches each.\n\n\
          | ttnn | untraced µs | added µs |\n|---|---|---|\n",
         dispatch::TURNS,
@@ -90,7 +91,7 @@ fn dispatched(dispatches: &[Dispatch]) -> Result<String> {
 
 const STEADY_LOAD: &str = "## A steady load\n";
 
-/// Whether everything comes through.
+/// The section on a steady load.
 fn steady_load(steady: &[Steady]) -> Result<String> {
     let mut text = format!(
         "{STEADY_LOAD}\n\
@@ -122,9 +123,9 @@ fn steady_load(steady: &[Steady]) -> Result<String> {
     Ok(text)
 }
 
-/// The document with another section on the steady load: where there is one, else before that on attaching, else at
-/// the end.
-pub fn with_steady_load(document: &str, steady: &[Steady]) -> Result<String> {
+/// Puts a new section on the steady load into the document: in place of the old one, else before the section on
+/// attaching, else at the end.
+pub(super) fn with_steady_load(document: &str, steady: &[Steady]) -> Result<String> {
     let section = steady_load(steady)?;
     let next = |from: usize| {
         let next = document[from..].find("\n## ");
@@ -142,28 +143,33 @@ pub fn with_steady_load(document: &str, steady: &[Steady]) -> Result<String> {
     Ok(format!("{before}{section}{gap}{after}"))
 }
 
-/// What attaching and detaching take.
-fn attachments(walks: &[Walk], options: &Options) -> Result<String> {
+/// The section on attaching and detaching.
+fn attachments(attached: &[Attachment], options: &Options) -> Result<String> {
     let mut text = String::from(
         "\n## Attaching and detaching\n\n\
          `tt-memtrace attach` to a process with 5,000 live buffers and 2 GiB of resident memory, in one \
          block that `malloc` mapped by itself or in many small ones. \"Attach\" is from the start of the \
-         program until each buffer from before is known: kernel programs loaded, library derived, probes \
-         on, and then the walk: devices found from the library's own data, and their allocators read, \
-         again if that began within 0.1 s of the probes. The heap is searched for more devices after \
-         that, with low priority. \"Detach\" is from Ctrl-C until the program has ended, that search is \
-         over and the probes are off. The limits that the project sets itself are 500 ms and 2 s. The target is \
-         never stopped; its longest turn of an empty loop shows what it feels, beside that of a second \
-         in which nobody touched it.\n\n\
-         | ttnn | resident | attach ms | of it the walk | detach ms | longest turn, alone ms | attaching | detaching |\n\
+         program until each buffer from before is known: kernel programs loaded, fields derived from the library, \
+         probes attached, and the snapshot read. The snapshot finds devices from the library's own data and reads \
+         their allocators, once more if it began within 0.1 s of the probes. The tracer then searches the heap \
+         for more devices, with low priority. \"Detach\" is from Ctrl-C until the program has ended, with that search \
+         over and the probes detached. The project's limits are 500 ms and 2 s. The target is never stopped. The \
+         longest iteration of an empty loop in the target shows how much it is disturbed; \"alone\" is a second \
+         without a tracer.\n\n\
+         | ttnn | resident | attach ms | of it the snapshot | detach ms | longest iteration, alone ms | attaching | detaching |\n\
          |---|---|---|---|---|---|---|---|\n",
     );
-    for walk in walks {
-        let [alone, attaching, detaching] = walk.gaps;
+    for attachment in attached {
+        let [alone, attaching, detaching] = attachment.gaps;
         writeln!(
             text,
             "| {} | {:.2} GiB, {} | {:.0} | {:.0} | {:.0} | {alone:.1} | {attaching:.1} | {detaching:.1} |",
-            walk.release, walk.resident_gib, walk.kind, walk.attach, walk.walk, walk.detach,
+            attachment.release,
+            attachment.resident_gib,
+            attachment.kind,
+            attachment.attach,
+            attachment.snapshot,
+            attachment.detach,
         )?;
     }
     writeln!(
@@ -174,7 +180,7 @@ fn attachments(walks: &[Walk], options: &Options) -> Result<String> {
     Ok(text)
 }
 
-/// One release's part.
+/// The section on one release.
 fn table(release: &Measured) -> Result<String> {
     let mut text = String::new();
     writeln!(text, "## ttnn {}\n", release.version)?;
@@ -183,7 +189,7 @@ fn table(release: &Measured) -> Result<String> {
         "| | µs | × untraced | added µs | probe hits | added ns per hit |\n|---|---|---|---|---|---|"
     )?;
     for (i, way) in release.ways.iter().enumerate() {
-        let time = Quartiles::of(release.turns().map(|turn| turn[i] / 1000.0));
+        let time = Quartiles::new(release.turns().map(|turn| turn[i] / 1000.0));
         let ratio = median(release.turns().map(|turn| turn[i] / turn[0]));
         let name = match way {
             Way::Untraced => "untraced",
@@ -202,7 +208,7 @@ fn table(release: &Measured) -> Result<String> {
             writeln!(text, " | | |")?;
         } else {
             let added = release.added(i);
-            let per_hit = Spread::of(&release.added_per_hit(i));
+            let per_hit = Spread::new(&release.added_per_hit(i));
             writeln!(
                 text,
                 " {:.2} [{:.2}–{:.2}] | {:.1} | {:.0}; rounds {:.0}–{:.0} |",
@@ -267,10 +273,10 @@ impl Measured {
 
     /// Nanoseconds more than the untraced neighbour, over all turns.
     fn added(&self, way: usize) -> Quartiles {
-        Quartiles::of(self.turns().map(|turn| turn[way] - turn[0]))
+        Quartiles::new(self.turns().map(|turn| turn[way] - turn[0]))
     }
 
-    /// The same per probe hit, for each round.
+    /// The same for each probe hit, by round.
     fn added_per_hit(&self, way: usize) -> Vec<f64> {
         self.rounds
             .iter()
@@ -284,12 +290,12 @@ impl Measured {
     fn more(&self, way: Way, base: Way) -> Option<Quartiles> {
         let index = |wanted| self.ways.iter().position(|way| *way == wanted);
         let (way, base) = (index(way)?, index(base)?);
-        Some(Quartiles::of(
+        Some(Quartiles::new(
             self.turns().map(|turn| turn[way] - turn[base]),
         ))
     }
 
-    /// What a hit adds in one way, over what it adds in another, round by round.
+    /// What a hit adds in one way, over what it adds in another, by round.
     fn ratio(&self, way: Way, base: Way) -> Option<Spread> {
         let index = |wanted| self.ways.iter().position(|way| *way == wanted);
         let ratios: Vec<f64> = self
@@ -298,7 +304,7 @@ impl Measured {
             .zip(self.added_per_hit(index(base)?))
             .map(|(way, base)| way / base)
             .collect();
-        Some(Spread::of(&ratios))
+        Some(Spread::new(&ratios))
     }
 }
 
@@ -313,7 +319,7 @@ fn machine() -> Result<[String; 4]> {
     let bpftrace = sh::output(Command::new("bpftrace").arg("--version"))?;
     Ok([
         format!("Kernel {}", kernel.trim()),
-        format!("CPU {model}, {count} of them for us"),
+        format!("CPU {model}, {count} of them available"),
         bpftrace,
         format!("Date {}", today()?),
     ])
@@ -328,7 +334,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_section_on_the_steady_load_takes_the_place_of_the_one_before() {
+    fn a_new_section_on_the_steady_load_replaces_the_old_one() {
         let steady = |rate| {
             [Steady {
                 release: "0.81.1".to_owned(),

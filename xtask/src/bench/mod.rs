@@ -1,19 +1,18 @@
-//! `cargo xtask bench`: what tracing costs, for docs/benchmark.md.
+//! `cargo xtask bench`: measures what tracing costs, for docs/benchmark.md.
 //!
-//! On a shared machine the same loop takes half or twice as long from one second to the next, so
-//! nothing is compared across seconds. Four processes run the loop, one untraced, the others traced
-//! each in its own way; they take turns of some ten milliseconds, in an order that rotates, and only
-//! neighbouring turns are compared. (With shorter turns it is cold caches that are measured.) Each
-//! process has its own copy of the library, so that nobody's probes touch another. A round starts
-//! all of them anew and swaps the copies.
+//! On a shared machine the same loop takes half or twice as long from one second to the next, so times are compared
+//! only within a second. Six processes run the loop: one untraced, each of the others traced in a different way. They
+//! take turns of some ten milliseconds in a rotating order, and only neighbouring turns are compared. (Shorter turns
+//! would measure cold caches.) Each process has its own copy of the library, so that its probes don't affect the
+//! others. A round starts all processes anew and swaps the copies.
 
+mod attach;
 mod dispatch;
 mod looper;
 mod markdown;
 mod statistics;
 mod steady;
 mod tracer;
-mod walk;
 
 use std::{
     fs,
@@ -37,7 +36,7 @@ use tracer::Tracer;
 /// with empty bpftrace probes, and under tt-memtrace. Takes some minutes; use a quiet machine.
 /// Installs bpftrace by apt when missing; the tracers run by sudo when you are not root.
 #[derive(clap::Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// Rounds for each release.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -47,16 +46,16 @@ pub struct Options {
     /// Allocations in a turn.
     #[arg(long, default_value_t = 1000)]
     allocations: u32,
-    /// Attachments to each process of 2 GiB.
+    /// How often to attach to each process of 2 GiB.
     #[arg(long, default_value_t = 7)]
     attachments: usize,
-    /// Measure only these.
+    /// Measure attaching and detaching only.
     #[arg(long)]
     only_attachments: bool,
-    /// Measure a steady load only, and write that section.
+    /// Measure a steady load only, and rewrite that section.
     #[arg(long, conflicts_with = "only_attachments")]
     only_steady: bool,
-    /// Print the table only.
+    /// Print the document, and don't write it.
     #[arg(long)]
     dry_run: bool,
     /// Leave tt-memtrace out, to judge the machine; implies --dry-run.
@@ -66,13 +65,13 @@ pub struct Options {
 
 /// How a process is traced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub(crate) enum Way {
     Untraced,
     /// Two empty probes: where a buffer is allocated and where it is freed.
     TwoEmpty,
     /// Empty probes where tt-memtrace has its own.
     AllEmpty,
-    /// tt-memtrace without stacks, with those of Python, and with all that it can have.
+    /// tt-memtrace without stacks, with Python stacks, and with full stacks.
     TtMemtrace,
     Python,
     Full,
@@ -88,7 +87,7 @@ impl Way {
         Self::Full,
     ];
 
-    /// What tt-memtrace gets as `--stacks`, if it is the one that traces.
+    /// The value of tt-memtrace's `--stacks`; `None` if tt-memtrace doesn't trace.
     fn stacks(self) -> Option<&'static str> {
         match self {
             Self::Untraced | Self::TwoEmpty | Self::AllEmpty => None,
@@ -99,43 +98,43 @@ impl Way {
     }
 }
 
-/// Where the two empty probes go, and tt-memtrace's.
+/// The functions that have the two empty probes, and those that have tt-memtrace's.
 const ALLOCATE: &str = "_ZN2tt8tt_metal12GraphTracker14track_allocateEPKNS0_6BufferE";
 const FREE: &str = "_ZN2tt8tt_metal13AllocatorImpl17deallocate_bufferEPNS0_6BufferE";
 const FREE_ALL: &str = "_ZN2tt8tt_metal13AllocatorImpl18deallocate_buffersEv";
 const BLOCK: &str = "_ZN2tt8tt_metal9allocator11FreeListOpt17allocate_in_blockEmmm";
 const DESTROY: &str = "_ZN2tt8tt_metal6BufferD1Ev";
-/// How the names of `create` for a non-owning buffer begin: device, address, size, page size.
+/// How the mangled names of `create` for a non-owning buffer begin. Its parameters: device, address, size, page size.
 const CREATE_NON_OWNING: [&str; 2] = [
     "_ZN2tt8tt_metal10BufferImpl6createEPNS0_7IDeviceEmmm",
     "_ZN2tt8tt_metal6Buffer6createEPNS0_7IDeviceEmmm",
 ];
 
-/// What was measured on one release.
-pub struct Measured {
+/// The measurements on one release.
+pub(crate) struct Measured {
     version: String,
     ways: Vec<Way>,
     /// Probe hits per allocation and free, by way.
     hits: Vec<f64>,
     rounds: Vec<Round>,
-    /// What tt-memtrace says of its own completeness, in all rounds and ways.
+    /// How complete tt-memtrace's traces were, over all rounds and ways.
     events: Option<Events>,
 }
 
-/// Events that tt-memtrace has seen and lost, and stacks that it skipped.
+/// How many events tt-memtrace received and lost, and how many stacks it skipped.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Events {
+pub(crate) struct Events {
     received: u64,
     lost: u64,
     stacks_skipped: u64,
 }
 
-/// One round: the nanoseconds per allocation and free, for each turn and in it for each way.
-pub struct Round {
+/// One round: the nanoseconds for an allocation and its free, by turn, and in a turn by way.
+pub(crate) struct Round {
     turns: Vec<Vec<f64>>,
 }
 
-pub fn main(progress: &Progress, options: &Options) -> Result<()> {
+pub(crate) fn main(progress: &Progress, options: &Options) -> Result<()> {
     let python = python::for_ttnn().ok_or_else(python::none_for_ttnn)?;
     let tracer = if options.without_tracer {
         None
@@ -166,14 +165,15 @@ pub fn main(progress: &Progress, options: &Options) -> Result<()> {
     progress.step("bpftrace", |step| sh::apt_install(step, &["bpftrace"]))?;
 
     let mut measured = Vec::new();
-    let mut walks = Vec::new();
+    let mut attached = Vec::new();
     if let Some(tracer) = &tracer {
         for environment in &environments {
             let name = format!("attach to ttnn {}", environment.version);
-            let dir = dir.join("walk");
+            let dir = dir.join("attach");
             let times = options.attachments;
-            walks
-                .extend(progress.step(&name, |_| walk::measure(environment, tracer, &dir, times))?);
+            attached.extend(
+                progress.step(&name, |_| attach::measure(environment, tracer, &dir, times))?,
+            );
         }
     }
     let mut dispatches = Vec::new();
@@ -201,12 +201,12 @@ pub fn main(progress: &Progress, options: &Options) -> Result<()> {
         measured.push(result?);
     }
 
-    let text = markdown::document(&measured, &steady, &dispatches, &walks, options)?;
+    let text = markdown::document(&measured, &steady, &dispatches, &attached, options)?;
     let is_part = options.dry_run || options.without_tracer || options.only_attachments;
     publish(&text, &file, is_part)
 }
 
-/// Prints what was measured, and writes it.
+/// Prints the document, and writes it unless this is a dry run.
 fn publish(text: &str, file: &Path, dry_run: bool) -> Result<()> {
     if dry_run {
         println!("{text}");
@@ -244,7 +244,7 @@ impl Bench<'_> {
         let mut rounds = Vec::new();
         let mut events = None;
         for round in 1..=self.options.rounds {
-            step.tell(&format!("round {round} of {}", self.options.rounds));
+            step.report(&format!("round {round} of {}", self.options.rounds));
             let mut libraries = libraries.clone();
             libraries.rotate_left(round % ways.len());
             let (measured, seen) = self.round(&ways, &libraries, &two, &all)?;
@@ -273,14 +273,14 @@ impl Bench<'_> {
         })
     }
 
-    /// How many probes are hit in an allocation and free, for each set of functions.
+    /// How many probes an allocation and its free hit, for each set of functions.
     fn count<const N: usize>(&self, library: &Path, functions: [&[String]; N]) -> Result<[f64; N]> {
         let dir = self.process_dir("count")?;
         let mut looper = Looper::start(self.environment, library, &dir)?;
         let mut all = [0.0; N];
         for (hits, functions) in all.iter_mut().zip(functions) {
             let tracer = Tracer::counting_probes(looper.pid(), library, functions, &dir)?;
-            // The loop adds a fifth to warm up.
+            // The loop makes a fifth more allocations to warm up.
             let calls = 1000;
             looper.run(calls)?;
             let counted = tracer::counted(&tracer.stop()?, functions.len())?;
@@ -334,7 +334,7 @@ impl Bench<'_> {
             turns.push(times);
         }
 
-        // Before the processes end: that they are left as they were is part of it.
+        // The tracers stop before the processes end, so that detaching is part of the round.
         for tracer in tracers {
             tracer.stop()?;
         }
@@ -349,7 +349,7 @@ impl Bench<'_> {
     }
 }
 
-/// Where tt-memtrace has probes, by the library's own names.
+/// The functions of the library that tt-memtrace probes.
 fn probe_points(library: &Path) -> Result<Vec<String>> {
     let bytes = fs::read(library).with_context(|| format!("read {}", library.display()))?;
     let create = CREATE_NON_OWNING
@@ -363,7 +363,7 @@ fn probe_points(library: &Path) -> Result<Vec<String>> {
     Ok(points)
 }
 
-/// A name in a library's string table that starts so, and isn't one of the linker's (`…$plt`).
+/// The first name in a library's string table with this beginning that isn't one of the linker's (`…$plt`).
 fn name_starting(bytes: &[u8], start: &str) -> Option<String> {
     let is_name = |name: &&[u8]| {
         name.starts_with(start.as_bytes())
@@ -375,7 +375,7 @@ fn name_starting(bytes: &[u8], start: &str) -> Option<String> {
     String::from_utf8(name.to_vec()).ok()
 }
 
-/// What a summary says of its completeness.
+/// How complete a trace was, from its summary.
 fn events(summary: &Path) -> Result<Events> {
     let text = fs::read(summary).with_context(|| format!("read {}", summary.display()))?;
     let json: serde_json::Value =

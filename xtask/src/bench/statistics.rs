@@ -2,15 +2,15 @@
 
 /// A distribution by its quartiles.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Quartiles {
+pub(super) struct Quartiles {
     pub first: f64,
     pub median: f64,
     pub third: f64,
 }
 
 impl Quartiles {
-    /// Of no values, all is not a number.
-    pub fn of(values: impl IntoIterator<Item = f64>) -> Self {
+    /// Without any value, every quartile is NaN.
+    pub(super) fn new(values: impl IntoIterator<Item = f64>) -> Self {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
         let at = |part: f64| {
@@ -30,20 +30,20 @@ impl Quartiles {
     }
 }
 
-pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
-    Quartiles::of(values).median
+pub(super) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    Quartiles::new(values).median
 }
 
-/// The median of a few rounds' results, and how far they lie apart.
+/// The median of a few rounds' results, with the least and the greatest.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Spread {
+pub(super) struct Spread {
     pub least: f64,
     pub median: f64,
     pub most: f64,
 }
 
 impl Spread {
-    pub fn of(values: &[f64]) -> Self {
+    pub(super) fn new(values: &[f64]) -> Self {
         Self {
             least: values.iter().copied().fold(f64::NAN, f64::min),
             median: median(values.iter().copied()),
@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn quartiles_lie_between_values() {
-        let quartiles = Quartiles::of([4.0, 1.0, 3.0, 2.0]);
+        let quartiles = Quartiles::new([4.0, 1.0, 3.0, 2.0]);
         assert_eq!(
             quartiles,
             Quartiles {
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_spread_ignores_order() {
-        let spread = Spread::of(&[3.0, 1.0, 2.0]);
+        let spread = Spread::new(&[3.0, 1.0, 2.0]);
         assert_eq!((spread.least, spread.median, spread.most), (1.0, 2.0, 3.0));
     }
 }

@@ -1,4 +1,4 @@
-//! A load that goes on: whether everything comes through.
+//! A steady load over some time: whether events are lost.
 
 use std::{fs, path::Path};
 
@@ -7,26 +7,26 @@ use anyhow::{Context as _, Result};
 use super::{Events, events, looper, looper::Looper, tracer::Tracer};
 use crate::ttnn::Environment;
 
-/// Allocations, each with its free, in a second: the project's own line is that no event is lost at that.
-pub const RATE: u64 = 20_000;
-/// For so long.
-pub const SECONDS: u64 = 20;
+/// Allocations and frees in a second. The project's limit: at this rate no event is lost.
+pub(super) const RATE: u64 = 20_000;
+/// How long the load lasts.
+pub(super) const SECONDS: u64 = 20;
 
-/// What came through of a steady load.
-pub struct Steady {
+/// What a trace of a steady load received.
+pub(super) struct Steady {
     pub release: String,
-    /// How many allocations and frees a second the process came to.
+    /// How many allocations and frees a second the process achieved.
     pub rate: f64,
-    /// How many threads wanted a CPU before that: of whatever else the machine had to do.
+    /// The machine's load average before the measurement: how much other work it had.
     pub load: f64,
     pub events: Events,
 }
 
-/// Has a process allocate and free at a steady rate while tt-memtrace is attached to it, with full stacks.
+/// Lets a process allocate and free at a steady rate while tt-memtrace is attached to it with full stacks.
 ///
 /// # Errors
 /// When a program fails.
-pub fn measure(environment: &Environment, tracer: &Path, dir: &Path) -> Result<Steady> {
+pub(super) fn measure(environment: &Environment, tracer: &Path, dir: &Path) -> Result<Steady> {
     let load = load()?;
     fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
     let library = looper::copy_library(environment, &dir.join("copy"))?;
@@ -44,7 +44,7 @@ pub fn measure(environment: &Environment, tracer: &Path, dir: &Path) -> Result<S
     })
 }
 
-/// The average of the last minute.
+/// The load average of the last minute.
 fn load() -> Result<f64> {
     let text = fs::read_to_string("/proc/loadavg").context("read /proc/loadavg")?;
     let first = text.split(' ').next().unwrap_or_default();

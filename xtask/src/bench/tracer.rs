@@ -1,4 +1,4 @@
-//! What is attached to the measured process.
+//! The tracers that are attached to the measured processes: bpftrace and tt-memtrace.
 
 use std::{
     fs::{self, File},
@@ -13,14 +13,14 @@ use serde_json::Value;
 
 use crate::sh;
 
-/// From "Attaching" to attached: bpftrace says no more.
+/// How long bpftrace needs after its message "Attaching". It prints nothing once the probes are attached.
 const BPFTRACE_SETTLES: Duration = Duration::from_secs(2);
 /// The kernel takes 0.1 s to detach a probe.
 const TIME_TO_END: Duration = Duration::from_secs(60);
 const INTERRUPT_AGAIN: Duration = Duration::from_secs(5);
 
-/// A tracer at work.
-pub struct Tracer {
+/// A running tracer.
+pub(super) struct Tracer {
     child: Child,
     name: String,
     stdout: PathBuf,
@@ -29,7 +29,7 @@ pub struct Tracer {
 
 impl Tracer {
     /// bpftrace with empty probes on `functions`, in that process alone.
-    pub fn empty_probes(
+    pub(super) fn empty_probes(
         pid: u32,
         library: &Path,
         functions: &[String],
@@ -43,7 +43,7 @@ impl Tracer {
     }
 
     /// bpftrace, counting how often each of `functions` is called.
-    pub fn counting_probes(
+    pub(super) fn counting_probes(
         pid: u32,
         library: &Path,
         functions: &[String],
@@ -72,15 +72,20 @@ impl Tracer {
         Ok(tracer)
     }
 
-    /// tt-memtrace, once it knows what was there before.
-    pub fn tt_memtrace(binary: &Path, pid: u32, stacks: &str, dir: &Path) -> Result<Self> {
+    /// tt-memtrace, once it has read the attach snapshot.
+    pub(super) fn tt_memtrace(binary: &Path, pid: u32, stacks: &str, dir: &Path) -> Result<Self> {
         let mut tracer = Self::begin_tt_memtrace(binary, pid, stacks, dir)?;
-        tracer.wait_until_all_is_read()?;
+        tracer.wait_for_snapshot()?;
         Ok(tracer)
     }
 
-    /// tt-memtrace, with its probes on.
-    pub fn begin_tt_memtrace(binary: &Path, pid: u32, stacks: &str, dir: &Path) -> Result<Self> {
+    /// tt-memtrace, once its probes are attached.
+    pub(super) fn begin_tt_memtrace(
+        binary: &Path,
+        pid: u32,
+        stacks: &str,
+        dir: &Path,
+    ) -> Result<Self> {
         let mut command = Self::command(&binary.to_string_lossy())?;
         command
             .args([
@@ -97,12 +102,12 @@ impl Tracer {
         Ok(tracer)
     }
 
-    /// Waits until tt-memtrace knows what was there before.
-    pub fn wait_until_all_is_read(&mut self) -> Result<()> {
+    /// Waits until tt-memtrace has read the attach snapshot.
+    pub(super) fn wait_for_snapshot(&mut self) -> Result<()> {
         self.wait_for(&self.stderr.clone(), " from before, ")
     }
 
-    /// A program that runs as root and ends when we are killed.
+    /// A program that runs as root, and ends when this process is killed.
     fn command(program: &str) -> Result<Command> {
         let mut command = sh::as_root("setpriv")?;
         command.args(["--pdeathsig", "INT", program]);
@@ -128,7 +133,7 @@ impl Tracer {
         })
     }
 
-    /// Waits for `text` in the file. A line break at its start also matches the file's start.
+    /// Waits for `text` in the file. A line break at the start of `text` also matches the start of the file.
     fn wait_for(&mut self, file: &Path, text: &str) -> Result<()> {
         let deadline = Instant::now() + TIME_TO_END;
         loop {
@@ -139,7 +144,7 @@ impl Tracer {
             self.check_alive()?;
             if Instant::now() > deadline {
                 bail!(
-                    "{} doesn't say {:?} in {}",
+                    "{} doesn't print {:?} into {}",
                     self.name,
                     text.trim(),
                     file.display()
@@ -165,10 +170,10 @@ impl Tracer {
         String::from_utf8_lossy(&text).trim().to_owned()
     }
 
-    /// Ends it as Ctrl-C does, and returns what it printed on stdout.
-    pub fn stop(mut self) -> Result<String> {
+    /// Ends the tracer as Ctrl-C does, and returns its stdout.
+    pub(super) fn stop(mut self) -> Result<String> {
         let status = self.interrupt()?;
-        // bpftrace 0.17 fails to detach where tracefs isn't mounted; the kernel does that for it.
+        // Where tracefs isn't mounted, bpftrace 0.17 fails to detach its probes; the kernel then detaches them.
         ensure!(
             status.success() || self.name == "bpftrace",
             "{} ended with {status}: {}",
@@ -189,7 +194,7 @@ impl Tracer {
                 self.signal("-KILL")?;
                 bail!("{} doesn't end: {}", self.name, self.printed_errors());
             }
-            // bpftrace 0.17 now and then misses one.
+            // bpftrace 0.17 sometimes misses a signal.
             if Instant::now() >= next {
                 self.signal("-INT")?;
                 next = Instant::now() + INTERRUPT_AGAIN;
@@ -199,23 +204,23 @@ impl Tracer {
     }
 
     fn signal(&self, signal: &str) -> Result<()> {
-        // Through sudo too: it passes on what others send to it.
+        // If the child is sudo, it passes the signal on.
         let mut command = sh::as_root("kill")?;
         sh::output(command.args([signal, &self.child.id().to_string()])).map(drop)
     }
 }
 
 impl Drop for Tracer {
-    /// After an error: nothing that we started stays.
+    /// After an error, no tracer is left running.
     fn drop(&mut self) {
         if let Ok(None) = self.child.try_wait() {
-            let _ = self.interrupt();
+            self.interrupt().ok();
         }
     }
 }
 
 /// How often each function was called, from what `counting_probes` printed.
-pub fn counted(printed: &str, functions: usize) -> Result<Vec<u64>> {
+pub(super) fn counted(printed: &str, functions: usize) -> Result<Vec<u64>> {
     let hits = printed
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())

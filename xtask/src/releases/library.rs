@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{progress::Step, sh, ttnn};
 
-/// Copies a member of a zip file, or says that there is none by exit code 3.
+/// Copies a member of a zip file. Exit code 3 means that there is no such member.
 const EXTRACT: &str = "
 import shutil, sys, zipfile
 wheel, member, to = sys.argv[1:]
@@ -22,13 +22,13 @@ with zipfile.ZipFile(wheel) as z:
 ";
 const MEMBER: &str = "ttnn/build/lib/libtt_metal.so";
 
-/// Where what is known of a release lies.
-pub fn directory(version: &str) -> PathBuf {
+/// The directory for the results of a release.
+pub(super) fn directory(version: &str) -> PathBuf {
     sh::target_dir().join("releases").join(version)
 }
 
-/// A Python of that kind that has pip: not each has it, but each can make an environment with it.
-pub fn with_pip(step: &Step, base: &Path) -> Result<PathBuf> {
+/// A Python with pip, in an environment made of `base`, which may have no pip itself.
+pub(super) fn with_pip(step: &Step, base: &Path) -> Result<PathBuf> {
     let venv = sh::target_dir().join("xtask/pip");
     let python = venv.join("bin/python");
     if sh::output(Command::new(&python).args(["-m", "pip", "--version"])).is_err() {
@@ -41,8 +41,8 @@ pub fn with_pip(step: &Step, base: &Path) -> Result<PathBuf> {
     Ok(python)
 }
 
-/// All that PyPI has for this Python, newest first.
-pub fn released(step: &Step, python: &Path) -> Result<Vec<String>> {
+/// All releases of ttnn that PyPI has for this Python, newest first.
+pub(super) fn released(step: &Step, python: &Path) -> Result<Vec<String>> {
     let text = step
         .output(
             Command::new(python)
@@ -66,20 +66,20 @@ pub fn released(step: &Step, python: &Path) -> Result<Vec<String>> {
     Ok(versions)
 }
 
-/// So that 0.9 comes before 0.10.
-pub fn numbers(version: &str) -> Vec<u64> {
+/// A key to sort versions by: 0.9 comes before 0.10.
+pub(super) fn numbers(version: &str) -> Vec<u64> {
     version
         .split('.')
         .map(|part| part.parse().unwrap_or(0))
         .collect()
 }
 
-/// The library of a release; `None` if its wheel has none. The wheel is kept no longer than it takes.
-pub fn fetch(step: &Step, python: &Path, version: &str) -> Result<Option<PathBuf>> {
+/// Fetches the library of a release; `None` if its wheel has none. The wheel is removed afterwards.
+pub(super) fn fetch(step: &Step, python: &Path, version: &str) -> Result<Option<PathBuf>> {
     ttnn::check_version(version)?;
     let dir = directory(version);
     let library = dir.join("libtt_metal.so");
-    // Written last: its presence says that the rest is complete. The tests look for it, too.
+    // Written last, so that the rest is complete if it exists. The tests check for it, too.
     let stamp = dir.join("stamp.json");
     if stamp.exists() {
         return Ok(library.exists().then_some(library));

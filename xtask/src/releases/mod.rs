@@ -1,4 +1,5 @@
-//! `cargo xtask releases`: every ttnn that PyPI has: is it traced, and does TT-Metal agree?
+//! `cargo xtask releases`: checks for every ttnn on PyPI whether it can be traced, and whether the results agree with
+//! TT-Metal's.
 
 mod library;
 mod record;
@@ -19,11 +20,10 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use crate::{program, progress::Progress, python, sh, test, ttnn::Maker};
 use record::{Check, Record, Run};
 
-/// Releases that the derivation was written without: nobody looked at them until it was done. They
-/// show what a release does that comes later.
+/// Releases that were not looked at until the derivation of fields was finished. They stand for releases to come.
 const HELD_OUT: [&str; 2] = ["0.80.0", "0.73.1"];
 
-/// How many wheels are fetched at once, and how many releases are run at once.
+/// How many wheels are fetched, and how many releases are run, at the same time.
 const FETCHERS: usize = 4;
 const RUNNERS: usize = 2;
 
@@ -31,23 +31,23 @@ const RUNNERS: usize = 2;
 ///
 /// Fetches each wheel, keeps its libtt_metal.so, runs `tt-memtrace check` on it, makes an
 /// environment of the release on a mock device (as `cargo xtask ttnn` does; a stand-in simulator
-/// where the release refuses that), and runs the whole-program tests in it as root. What is complete
-/// under target/releases is left alone. With versions named, only those are looked at, and the table
-/// is written only if nothing is missing in it.
+/// where the release refuses that), and runs the whole-program tests in it as root. Complete results
+/// under target/releases are kept. If versions are named, only those are processed, and the table is
+/// written only if it is complete.
 #[derive(clap::Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// Releases of ttnn; all by default.
     #[arg(value_name = "VERSION")]
     versions: Vec<String>,
-    /// Also those that were kept out of development.
+    /// Include the releases that were kept out of development.
     #[arg(long)]
     held_out: bool,
-    /// Only fetch and check, run nothing.
+    /// Only fetch and check; run no tests.
     #[arg(long)]
     no_run: bool,
 }
 
-pub fn main(progress: &Progress, options: &Options) -> Result<ExitCode> {
+pub(crate) fn main(progress: &Progress, options: &Options) -> Result<ExitCode> {
     let python = python::for_ttnn().ok_or_else(python::none_for_ttnn)?;
     let (pip, released) = progress.step("releases on PyPI", |step| {
         let pip = library::with_pip(step, &python)?;
@@ -84,7 +84,7 @@ pub fn main(progress: &Progress, options: &Options) -> Result<ExitCode> {
         each(RUNNERS, &with_library, |version| tools.run(version))?;
     }
 
-    // All that is known, from earlier runs too.
+    // The results of this run and of earlier ones.
     let mut records = Vec::new();
     let mut missing = Vec::new();
     let mut without_library = Vec::new();
@@ -98,7 +98,7 @@ pub fn main(progress: &Progress, options: &Options) -> Result<ExitCode> {
             }
             records.push(Record {
                 version: version.clone(),
-                check: Check::of(&tracer, &library)?,
+                check: Check::run(&tracer, &library)?,
                 run,
             });
         } else if dir.join("stamp.json").exists() {
@@ -115,7 +115,7 @@ pub fn main(progress: &Progress, options: &Options) -> Result<ExitCode> {
     } else {
         println!("{text}");
         println!(
-            "docs/releases.md is left as it was: {} not run here with this tt-memtrace.",
+            "docs/releases.md was not written: this tt-memtrace has not been run on {}.",
             missing.join(", ")
         );
     }
@@ -126,8 +126,8 @@ pub fn main(progress: &Progress, options: &Options) -> Result<ExitCode> {
     })
 }
 
-/// The libraries of these releases, each with its version.
-pub fn libraries(
+/// Fetches the libraries of these releases. Returns each with its version.
+pub(crate) fn libraries(
     progress: &Progress,
     python: &Path,
     versions: &[&str],
@@ -153,13 +153,13 @@ fn is_good(record: &Record) -> bool {
     matches!(record.check, Check::Traceable(_)) && !failed
 }
 
-/// What releases are run with.
+/// What the tests on a release need.
 struct Tools<'a> {
     progress: &'a Progress,
     maker: Maker<'a>,
     tracer: &'a Path,
     programs: Vec<PathBuf>,
-    /// Changes with the tracer and with what stands in for devices.
+    /// Changes with the tracer and with the stand-ins for devices.
     hash: String,
 }
 
@@ -187,7 +187,7 @@ impl<'a> Tools<'a> {
         })
     }
 
-    /// Runs the tests on a release, unless that was done with the same tools.
+    /// Runs the tests on a release, unless there are results of the same tools.
     fn run(&self, version: &str) -> Result<()> {
         if Run::read(version, &self.hash).is_some() {
             return Ok(());
@@ -199,7 +199,7 @@ impl<'a> Tools<'a> {
     }
 }
 
-/// Does it for each version, several at once; the results in the same order, or the first error.
+/// Calls `work` for each version, several at a time. Returns the results in the same order, or the first error.
 fn each<'a, T: Send>(
     at_once: usize,
     versions: &[&'a str],
@@ -210,10 +210,10 @@ fn each<'a, T: Send>(
         let worker = || {
             let mut done = Vec::new();
             loop {
-                // Poisoned or not, a queue of numbers is whole.
+                // A poisoned queue is still valid: it holds only numbers.
                 let next = queue
                     .lock()
-                    .unwrap_or_else(|lock| lock.into_inner())
+                    .unwrap_or_else(std::sync::PoisonError::into_inner)
                     .pop_front();
                 match next.and_then(|index| Some((index, *versions.get(index)?))) {
                     None => return done,

@@ -1,4 +1,4 @@
-//! What was found out about a release, kept so that a run that was stopped goes on where it was.
+//! The results of a release, kept in files so that an interrupted run can continue.
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
@@ -8,38 +8,38 @@ use serde_json::{Value, json};
 use super::library;
 use crate::sh;
 
-/// What is known of one release.
-pub struct Record {
+/// The results of one release.
+pub(super) struct Record {
     pub version: String,
     pub check: Check,
     pub run: Option<Run>,
 }
 
-/// What `tt-memtrace check --library … --json` says.
-pub enum Check {
-    /// Its exit code was 0.
+/// The result of `tt-memtrace check --library … --json`.
+pub(super) enum Check {
+    /// The library can be traced.
     Traceable(Layout),
-    /// It was refused, and why.
+    /// The library was refused, for this reason.
     Refused(String),
 }
 
-/// What was derived from a library.
+/// The fields and probe points derived from a library.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Layout {
+pub(super) struct Layout {
     pub build_id: String,
     pub fields: Vec<Field>,
     pub points: Vec<Point>,
 }
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Field {
+pub(super) struct Field {
     pub name: String,
     pub path: String,
-    pub witnesses: Vec<String>,
+    pub evidence: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Point {
+pub(super) struct Point {
     pub kind: String,
     pub function: String,
     pub into: u64,
@@ -47,22 +47,22 @@ pub struct Point {
     pub cost: String,
 }
 
-/// How whole programs went.
+/// The result of the whole-program tests.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Run {
-    /// On this device so many tests passed, and these failed.
+pub(super) enum Run {
+    /// The device, how many tests passed on it, and which failed.
     Tested {
         device: String,
         passed: u64,
         failures: Vec<String>,
     },
-    /// The release runs on no device that can be had without hardware; one reason a device.
+    /// The release runs on no device that needs no hardware. One reason for each device.
     Unrunnable(Vec<String>),
 }
 
 impl Check {
-    /// Runs `check`; what it says stands in the result, an error is one of running it.
-    pub fn of(tracer: &Path, library: &Path) -> Result<Self> {
+    /// Runs `tt-memtrace check`. A library that is refused is a result; an error means that `check` could not be run.
+    pub(super) fn run(tracer: &Path, library: &Path) -> Result<Self> {
         let mut command = Command::new(tracer);
         command.args(["check", "--json", "--library"]).arg(library);
         let output = command
@@ -76,7 +76,7 @@ impl Check {
         }
         Layout::parse(library)
             .map(Self::Traceable)
-            .with_context(|| format!("`{}` leaves something out", sh::show(&command)))
+            .with_context(|| format!("the report of `{}` is incomplete", sh::show(&command)))
     }
 }
 
@@ -87,7 +87,7 @@ impl Layout {
             Some(Field {
                 name: text(&field["name"])?,
                 path: text(&field["path"])?,
-                witnesses: field["witnesses"]
+                evidence: field["witnesses"]
                     .as_array()?
                     .iter()
                     .map(text)
@@ -110,8 +110,8 @@ impl Layout {
         })
     }
 
-    /// Whether `Buffer` has its fields behind a pointer, as from 0.79 on.
-    pub fn behind_a_pointer(&self) -> bool {
+    /// Whether the fields of `Buffer` lie behind a pointer, as they do since 0.79.
+    pub(super) fn behind_a_pointer(&self) -> bool {
         self.fields
             .iter()
             .any(|field| field.name == "size" && field.path.starts_with("[["))
@@ -119,8 +119,8 @@ impl Layout {
 }
 
 impl Run {
-    /// What was found with the same `tools`, if it was.
-    pub fn read(version: &str, tools: &str) -> Option<Self> {
+    /// The stored result, if it was made with the same `tools`.
+    pub(super) fn read(version: &str, tools: &str) -> Option<Self> {
         let text = fs::read(library::directory(version).join("run.json")).ok()?;
         let json: Value = serde_json::from_slice(&text).ok()?;
         if json["tools"] != tools {
@@ -141,7 +141,7 @@ impl Run {
         })
     }
 
-    pub fn write(&self, version: &str, tools: &str) -> Result<()> {
+    pub(super) fn write(&self, version: &str, tools: &str) -> Result<()> {
         let json = match self {
             Self::Tested {
                 device,
@@ -157,16 +157,16 @@ impl Run {
     }
 }
 
-/// Releases with the same answer to a question, in the order of their first one.
-pub fn groups<T: Ord>(
+/// Groups releases by a property of their layout, in the order of each group's first release.
+pub(super) fn groups<T: Ord>(
     records: &[Record],
-    question: impl Fn(&Layout) -> T,
+    property: impl Fn(&Layout) -> T,
 ) -> Vec<(Vec<&str>, &Layout)> {
     let mut found: BTreeMap<T, usize> = BTreeMap::new();
     let mut groups: Vec<(Vec<&str>, &Layout)> = Vec::new();
     for record in records {
         if let Check::Traceable(layout) = &record.check {
-            let index = *found.entry(question(layout)).or_insert_with(|| {
+            let index = *found.entry(property(layout)).or_insert_with(|| {
                 groups.push((Vec::new(), layout));
                 groups.len() - 1
             });

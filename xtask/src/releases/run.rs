@@ -16,11 +16,16 @@ use crate::{
     ttnn::{self, Environment, Maker, RELEASES, Unrunnable},
 };
 
-/// The test programs that make their tests of the releases that they are told of.
-const ON_RELEASES: [&str; 4] = ["ttnn_run", "ttnn_attach", "ttnn_before", "ttnn_mesh"];
+/// The test programs that run on every release.
+const ON_RELEASES: [&str; 4] = [
+    "ttnn_run",
+    "ttnn_attach",
+    "ttnn_attach_snapshot",
+    "ttnn_mesh",
+];
 
-/// Those among all test programs.
-pub fn on_releases(programs: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
+/// Selects them from all test programs.
+pub(super) fn on_releases(programs: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
     let programs: Vec<PathBuf> = programs
         .into_iter()
         .filter(|program| ON_RELEASES.contains(&test_name(program).as_str()))
@@ -33,9 +38,9 @@ pub fn on_releases(programs: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
     Ok(programs)
 }
 
-/// Makes an environment, runs the tests in it, and removes it if it wasn't there before and isn't
-/// one that the tests need anyway.
-pub fn run(
+/// Makes an environment, runs the tests in it, and removes it unless it existed before or `cargo xtask test` needs
+/// it.
+pub(super) fn run(
     step: &Step,
     version: &str,
     maker: &Maker<'_>,
@@ -67,7 +72,7 @@ fn tested(
     let mut log = File::create(&log).with_context(|| format!("write {}", log.display()))?;
     let mut totals = Totals::default();
     for program in programs {
-        step.tell(&test_name(program));
+        step.report(&test_name(program));
         let (name, python) = test::variable("PYTHON", &environment.version, &environment.python)?;
         let mut command = sh::as_root("env")?;
         command

@@ -1,11 +1,9 @@
-//! docs/releases.md.
-
-use std::fmt::Write as _;
+//! Writes docs/releases.md.
 
 use super::record::{Check, Field, Layout, Point, Record, Run, groups};
 
 /// The whole document, newest release first.
-pub fn document(records: &[Record], without_library: &[&str], held_out: &[&str]) -> String {
+pub(super) fn document(records: &[Record], without_library: &[&str], held_out: &[&str]) -> String {
     let layouts = groups(records, |layout| layout.fields.clone());
     let mut text = String::from(
         "# Releases of ttnn\n\n\
@@ -13,49 +11,50 @@ pub fn document(records: &[Record], without_library: &[&str], held_out: &[&str])
          tracer has no table of releases: fields and probe points are derived from each library's \
          own code ([how](deriving.md)), and refused on doubt.\n\n",
     );
-    let _ = writeln!(
-        text,
-        "{} were kept out of development: nobody looked at their code until the derivation was \
-         done.{}\n",
+    text.push_str(&format!(
+        "{} were kept out of development: their code was not looked at until the derivation was \
+         finished.{}\n\n",
         list(held_out),
         if without_library.is_empty() {
             String::new()
         } else {
             format!(" Without a `libtt_metal.so`: {}.", list(without_library))
         }
-    );
+    ));
     text.push_str(
-        "Whole programs are the tests `ttnn_run`, `ttnn_attach`, `ttnn_before` and `ttnn_mesh`: what \
-         `tt-memtrace` says is live must be what TT-Metal lists. Each release runs on the first of \
-         these that it can: a mock device; a mock device with slow dispatch; a stand-in for the \
+        "Whole programs are the tests `ttnn_run`, `ttnn_attach`, `ttnn_attach_snapshot` and `ttnn_mesh`: \
+         `tt-memtrace` must list the same live buffers as TT-Metal. Each release runs on the first of these \
+         devices that it supports: a mock device; a mock device with slow dispatch; a stand-in for the \
          simulator, a library or a process, with slow dispatch and one chip, so without the tests on meshes.\n\n\
-         | ttnn | build id | fields lie | found as | witnesses | probes | whole programs |\n\
+         | ttnn | build id | fields lie | found as | evidence | probes | whole programs |\n\
          |---|---|---|---|---|---|---|\n",
     );
     for record in records {
         row(&mut text, record, &layouts, held_out);
     }
     text.push_str(
-        "\nWitnesses: of all fields, and of the field that has the fewest. Probes: how many of the \
-         probed instructions the kernel emulates.\n\n## First instructions\n\n\
+        "\nEvidence: how many pieces of evidence all fields have together, and how many the field with the fewest \
+         has. Probes: how many of the probed instructions the kernel emulates.\n\n## First instructions\n\n\
          The probed instruction of each point. `create` is probed inside.\n\n",
     );
     points(&mut text, records);
     text.push_str("\n## How each field was found\n");
     for (name, (versions, layout)) in names().zip(&layouts) {
-        let _ = writeln!(
-            text,
-            "\n### {name}: {}\n\n| field | where | who tells |\n|---|---|---|",
+        text.push_str(&format!(
+            "\n### {name}: {}\n\n| field | where | evidence |\n|---|---|---|\n",
             versions.join(", ")
-        );
+        ));
         for Field {
             name,
             path,
-            witnesses,
+            evidence,
         } in &layout.fields
         {
-            let witnesses: Vec<String> = witnesses.iter().map(|w| format!("`{w}`")).collect();
-            let _ = writeln!(text, "| {name} | `{path}` | {} |", witnesses.join(", "));
+            let evidence: Vec<String> = evidence.iter().map(|it| format!("`{it}`")).collect();
+            text.push_str(&format!(
+                "| {name} | `{path}` | {} |\n",
+                evidence.join(", ")
+            ));
         }
     }
     text
@@ -71,11 +70,10 @@ fn row(text: &mut String, record: &Record, layouts: &[(Vec<&str>, &Layout)], hel
     let run = run(record.run.as_ref());
     match &record.check {
         Check::Refused(problem) => {
-            let _ = writeln!(
-                text,
-                "| {version}{kept_out} | | refused: {} | | | | {run} |",
+            text.push_str(&format!(
+                "| {version}{kept_out} | | refused: {} | | | | {run} |\n",
                 cell(problem)
-            );
+            ));
         }
         Check::Traceable(layout) => {
             let found_as = names()
@@ -83,11 +81,9 @@ fn row(text: &mut String, record: &Record, layouts: &[(Vec<&str>, &Layout)], hel
                 .find(|(_, (versions, _))| versions.contains(&version.as_str()))
                 .map(|(name, _)| name)
                 .unwrap_or_default();
-            let counts = || layout.fields.iter().map(|field| field.witnesses.len());
+            let counts = || layout.fields.iter().map(|field| field.evidence.len());
             let emulated = layout.points.iter().filter(|p| is_emulated(p)).count();
-            let _ = writeln!(
-                text,
-                "| {version}{kept_out} | `{}` | {} | {found_as} | {}, {} | {emulated} of {} | {run} |",
+            text.push_str(&format!("| {version}{kept_out} | `{}` | {} | {found_as} | {}, {} | {emulated} of {} | {run} |\n",
                 layout.build_id.get(..12).unwrap_or(&layout.build_id),
                 if layout.behind_a_pointer() {
                     "behind a pointer"
@@ -97,7 +93,7 @@ fn row(text: &mut String, record: &Record, layouts: &[(Vec<&str>, &Layout)], hel
                 counts().sum::<usize>(),
                 counts().min().unwrap_or(0),
                 layout.points.len(),
-            );
+            ));
         }
     }
 }
@@ -123,7 +119,7 @@ fn run(run: Option<&Run>) -> String {
     }
 }
 
-/// One row a release, one column a point.
+/// The table of probe points: one row for each release, one column for each point.
 fn points(text: &mut String, records: &[Record]) {
     let traceable = || {
         records.iter().filter_map(|record| match &record.check {
@@ -135,16 +131,16 @@ fn points(text: &mut String, records: &[Record]) {
         return;
     };
     let kinds: Vec<&str> = first.points.iter().map(|p| p.kind.as_str()).collect();
-    let _ = writeln!(text, "| ttnn | {} |", kinds.join(" | "));
-    let _ = writeln!(text, "|---|{}", "---|".repeat(kinds.len()));
+    text.push_str(&format!("| ttnn | {} |\n", kinds.join(" | ")));
+    text.push_str(&format!("|---|{}\n", "---|".repeat(kinds.len())));
     for (version, layout) in traceable() {
         let cells: Vec<String> = layout.points.iter().map(point).collect();
-        let _ = writeln!(text, "| {version} | {} |", cells.join(" | "));
+        text.push_str(&format!("| {version} | {} |\n", cells.join(" | ")));
     }
 }
 
 fn point(point: &Point) -> String {
-    // Where a call leads says nothing about the release.
+    // The target of a call differs in each release and means nothing.
     let instruction = match point.instruction.split_once(" 0x") {
         Some((call, _)) if call == "call" => call,
         _ => &point.instruction,
@@ -180,7 +176,7 @@ fn names() -> impl Iterator<Item = String> {
     })
 }
 
-/// Text of a program's as a cell of a table.
+/// The first line of a program's output as a cell of a table.
 fn cell(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     line.replace('|', "\\|")
@@ -205,7 +201,7 @@ mod tests {
             fields: vec![Field {
                 name: "size".into(),
                 path: path.into(),
-                witnesses: vec!["Buffer::size (returns it)".into(), "another".into()],
+                evidence: vec!["Buffer::size (returns it)".into(), "another".into()],
             }],
             points: vec![Point {
                 kind: "create".into(),

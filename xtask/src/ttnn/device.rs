@@ -1,5 +1,5 @@
-//! Which device without hardware a release runs on. Releases differ, and none says so: each way is
-//! tried in turn, the one that exercises most of TT-Metal first.
+//! The devices without hardware that a release can run on. Releases differ and don't document it, so each device is
+//! tried in turn. The first is the one that exercises most of TT-Metal.
 
 use std::{
     fmt,
@@ -14,32 +14,31 @@ use anyhow::{Context as _, Result};
 
 use crate::sh;
 
-/// How long the workload may take; it takes some 5 s.
+/// How long the workload may take. It usually takes some 5 s.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Device {
+pub(crate) enum Device {
     /// `TT_METAL_MOCK_CLUSTER_DESC_PATH`, command queues included.
     Mock,
-    /// The same without command queues, and without the inspector, which crashes then (0.67.4).
+    /// A mock device without command queues, and without the inspector, which crashes there (0.67.4).
     SlowMock,
-    /// `TT_METAL_SIMULATOR` with a stand-in for the simulator's library, for releases that refuse a
-    /// mock.
+    /// `TT_METAL_SIMULATOR` with a stand-in for the simulator's library, for releases that refuse a mock device.
     Simulator,
-    /// The same with a stand-in for the simulator's process, for releases that know no library.
+    /// `TT_METAL_SIMULATOR` with a stand-in for the simulator's process, for releases that can't load a library.
     SimulatorProcess,
 }
 
 impl Device {
-    pub const ALL: [Self; 4] = [
+    pub(crate) const ALL: [Self; 4] = [
         Self::Mock,
         Self::SlowMock,
         Self::Simulator,
         Self::SimulatorProcess,
     ];
 
-    /// What `TT_METAL_SIMULATOR` names in a chip's folder, if it is one: the library, or the folder.
-    pub fn simulator(self) -> Option<&'static str> {
+    /// Of a simulator, what `TT_METAL_SIMULATOR` names in a chip's folder: the library, or the folder itself.
+    pub(crate) fn simulator(self) -> Option<&'static str> {
         match self {
             Self::Mock | Self::SlowMock => None,
             Self::Simulator => Some("libttsim.so"),
@@ -47,8 +46,8 @@ impl Device {
         }
     }
 
-    /// As the stamp has it.
-    pub fn name(self) -> &'static str {
+    /// The name in the stamp.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Mock => "mock",
             Self::SlowMock => "slow-mock",
@@ -57,7 +56,7 @@ impl Device {
         }
     }
 
-    pub fn variables(self) -> &'static [(&'static str, &'static str)] {
+    pub(crate) fn variables(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Mock => &[],
             Self::SlowMock | Self::Simulator | Self::SimulatorProcess => &[
@@ -79,8 +78,8 @@ impl fmt::Display for Device {
     }
 }
 
-/// Runs `tests/mock-ttnn/workload.py` in `dir`. The reason, in a line, when it doesn't run.
-pub fn try_workload(python: &Path, dir: &Path) -> Result<Result<(), String>> {
+/// Runs `tests/mock-ttnn/workload.py` in `dir`. The inner error is one line with the reason why it doesn't run.
+pub(super) fn try_workload(python: &Path, dir: &Path) -> Result<Result<(), String>> {
     let mock = sh::root().join("tests/mock-ttnn");
     let cluster = mock.join("wormhole_n150.yaml");
     let command = || {
@@ -99,18 +98,18 @@ pub fn try_workload(python: &Path, dir: &Path) -> Result<Result<(), String>> {
     if status.success() {
         return Ok(Ok(()));
     }
-    let said = std::fs::read(&log).unwrap_or_default();
-    let said = String::from_utf8_lossy(&said);
+    let output = std::fs::read(&log).unwrap_or_default();
+    let output = String::from_utf8_lossy(&output);
     Ok(Err(match status.signal() {
         Some(signal) => match crashed_in(command()) {
             Some(function) => format!("signal {signal} in `{function}`"),
             None => format!("signal {signal}"),
         },
-        None => reason(&said).unwrap_or_else(|| status.to_string()),
+        None => reason(&output).unwrap_or_else(|| status.to_string()),
     }))
 }
 
-/// `None` if it had to be killed.
+/// Runs the command; `None` if it took too long and was killed.
 fn run_with_patience(mut command: Command, log: &Path) -> Result<Option<ExitStatus>> {
     let file = std::fs::File::create(log).with_context(|| format!("write {}", log.display()))?;
     let mut child = command
@@ -131,7 +130,7 @@ fn run_with_patience(mut command: Command, log: &Path) -> Result<Option<ExitStat
     Ok(None)
 }
 
-/// The innermost function of TT-Metal's or ttnn's that was running, if gdb is here to ask.
+/// The innermost function of TT-Metal or ttnn in which the command crashes, if gdb is installed.
 fn crashed_in(command: Command) -> Option<String> {
     sh::on_path("gdb")?;
     let mut gdb = Command::new("gdb");
@@ -143,7 +142,7 @@ fn crashed_in(command: Command) -> Option<String> {
     function(&sh::output(&mut gdb).ok()?)
 }
 
-/// `tt::…::name` of the first such frame of a backtrace by gdb.
+/// The name `tt::…` or `ttnn::…` of the first such frame in gdb's backtrace.
 fn function(backtrace: &str) -> Option<String> {
     let frames = backtrace.lines().filter(|line| line.starts_with('#'));
     frames
@@ -155,15 +154,15 @@ fn function(backtrace: &str) -> Option<String> {
         .next()
 }
 
-/// What an exception that ended Python says: TT-Metal's own message, else Python's last line.
-fn reason(said: &str) -> Option<String> {
-    let mut lines = said.lines();
+/// The reason from the output of a Python that an exception ended: TT-Metal's own message, else the last line.
+fn reason(output: &str) -> Option<String> {
+    let mut lines = output.lines();
     if lines.any(|line| line.trim() == "info:")
         && let Some(line) = lines.next()
     {
         return Some(line.trim().to_owned());
     }
-    let last = said.lines().rfind(|line| !line.trim().is_empty())?;
+    let last = output.lines().rfind(|line| !line.trim().is_empty())?;
     Some(last.trim().to_owned())
 }
 
@@ -173,13 +172,13 @@ mod tests {
 
     #[test]
     fn tt_metals_own_message_is_the_reason() {
-        let said = "Traceback (most recent call last):\n\
+        let output = "Traceback (most recent call last):\n\
                     RuntimeError: TT_THROW @ /project/metal_context.cpp:74: tt::exception\n\
                     info:\n\
                     Mock cluster cannot be initialized because there is no device.\n\
                     backtrace:\n --- python\n";
         assert_eq!(
-            reason(said).as_deref(),
+            reason(output).as_deref(),
             Some("Mock cluster cannot be initialized because there is no device.")
         );
         assert_eq!(

@@ -1,7 +1,7 @@
-//! `cargo xtask ttnn`: the real `ttnn` from PyPI, ready for mock devices, under `target/ttnn/`.
+//! `cargo xtask ttnn`: installs the real `ttnn` from PyPI under `target/ttnn/`, ready for mock devices.
 //!
-//! A mock device runs TT-Metal's whole host side but no kernel, so a stand-in for Tenstorrent's
-//! RISC-V compiler (`tests/mock-ttnn`) is put into the wheel in place of the real one.
+//! A mock device runs TT-Metal's whole host side but no kernel, so a stand-in (`tests/mock-ttnn`) replaces
+//! Tenstorrent's RISC-V compiler in the wheel.
 
 mod device;
 mod stand_in;
@@ -21,30 +21,31 @@ use crate::{
     progress::{Progress, Step},
     python, sh,
 };
-pub use device::Device;
+pub(crate) use device::Device;
 use stand_in::StandIn;
 
-/// The releases that whole programs are tested on, newest first: the first with its fields behind a
-/// pointer, the last with them in `Buffer`, and the oldest that a mock device runs on as it is.
-pub const RELEASES: [&str; 3] = ["0.81.1", "0.77.0", "0.66.0"];
+/// The releases that the whole-program tests run on, newest first. 0.81.1 has its fields behind a pointer, 0.77.0 has
+/// them in `Buffer`, and 0.66.0 is the oldest that runs on a mock device without further settings.
+pub(crate) const RELEASES: [&str; 3] = ["0.81.1", "0.77.0", "0.66.0"];
 
-/// Releases of which the tests have `tt-memtrace check` look at the library, beside those.
-pub const LIBRARIES: [&str; 6] = ["0.79.0", "0.74.0", "0.71.2", "0.68.0", "0.64.5", "0.62.2"];
+/// Further releases whose library the tests check with `tt-memtrace check`.
+pub(crate) const LIBRARIES: [&str; 6] =
+    ["0.79.0", "0.74.0", "0.71.2", "0.68.0", "0.64.5", "0.62.2"];
 
 /// Fetch the real ttnn and make it ready for mock devices.
 ///
 /// Makes target/ttnn/VERSION/venv with the wheel from PyPI and the stand-ins of tests/mock-ttnn, and
-/// finds out by a workload on which device without hardware the release runs. Needs CPython 3.10 or
-/// 3.12, from PATH or ~/.pyenv/versions; installs binutils-riscv64-unknown-elf by apt when missing.
-/// What is complete is left alone.
+/// runs a workload to find out on which device without hardware the release runs. Needs CPython 3.10
+/// or 3.12, from PATH or ~/.pyenv/versions; installs binutils-riscv64-unknown-elf by apt if it is
+/// missing. Complete environments are kept.
 #[derive(clap::Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// Releases of ttnn.
     #[arg(value_name = "VERSION", default_values_t = RELEASES.map(String::from))]
     versions: Vec<String>,
 }
 
-pub fn main(progress: &Progress, options: &Options) -> Result<()> {
+pub(crate) fn main(progress: &Progress, options: &Options) -> Result<()> {
     let versions: Vec<&str> = options.versions.iter().map(String::as_str).collect();
     let python = python::for_ttnn().ok_or_else(python::none_for_ttnn)?;
     for environment in prepare(progress, &python, &versions)? {
@@ -53,19 +54,23 @@ pub fn main(progress: &Progress, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// A release of ttnn that can be run.
-pub struct Environment {
+/// An installed release of ttnn.
+pub(crate) struct Environment {
     pub version: String,
     pub python: PathBuf,
-    /// TT-Metal itself, `libtt_metal.so`.
+    /// TT-Metal's `libtt_metal.so`.
     pub library: PathBuf,
-    /// What it runs on.
+    /// The device that it runs on.
     pub device: Device,
 }
 
-/// Makes the environments that aren't there yet, all at once.
-pub fn prepare(progress: &Progress, python: &Path, versions: &[&str]) -> Result<Vec<Environment>> {
-    // Each once: two threads must not make the same.
+/// Makes the environments that are missing, all at the same time.
+pub(crate) fn prepare(
+    progress: &Progress,
+    python: &Path,
+    versions: &[&str],
+) -> Result<Vec<Environment>> {
+    // Without duplicates: two threads must not make the same environment.
     let mut seen = BTreeSet::new();
     let versions: Vec<&str> = versions
         .iter()
@@ -96,15 +101,15 @@ pub fn prepare(progress: &Progress, python: &Path, versions: &[&str]) -> Result<
     })
 }
 
-/// What makes environments.
-pub struct Maker<'a> {
+/// Makes environments.
+pub(crate) struct Maker<'a> {
     base: &'a Path,
     stand_in: StandIn,
 }
 
 impl<'a> Maker<'a> {
-    /// With the Python that the environments are made of.
-    pub fn new(progress: &Progress, base: &'a Path) -> Result<Self> {
+    /// A maker of environments of this Python.
+    pub(crate) fn new(progress: &Progress, base: &'a Path) -> Result<Self> {
         if sh::on_path("riscv64-unknown-elf-ld").is_none() {
             progress.step("RISC-V binutils", |step| {
                 sh::apt_install(step, &["binutils-riscv64-unknown-elf"])
@@ -116,14 +121,14 @@ impl<'a> Maker<'a> {
         })
     }
 
-    /// Changes with what stands in for compiler and device.
-    pub fn stand_in(&self) -> String {
+    /// Changes with the stand-ins for the compiler and the devices.
+    pub(crate) fn stand_in(&self) -> String {
         self.stand_in.hash()
     }
 
-    /// Makes the environment of a release, or finds it complete. An error that is an [`Unrunnable`]
-    /// says that all went well and the release just doesn't run.
-    pub fn environment(&self, step: &Step, version: &str) -> Result<Environment> {
+    /// Makes the environment of a release, unless it is complete. An error that is an [`Unrunnable`] means that the
+    /// release is installed but doesn't run.
+    pub(crate) fn environment(&self, step: &Step, version: &str) -> Result<Environment> {
         environment(step, self.base, version, &self.stand_in)
     }
 }
@@ -140,7 +145,7 @@ fn environment(step: &Step, base: &Path, version: &str, stand_in: &StandIn) -> R
     if let Some(device) = stamp.read()
         && let Ok(package) = installed_package(&python)
     {
-        step.say(&format!("ttnn {version} is there already"));
+        step.say(&format!("ttnn {version} is installed already"));
         return Ok(Environment::new(version, python, &package, device));
     }
 
@@ -152,7 +157,7 @@ fn environment(step: &Step, base: &Path, version: &str, stand_in: &StandIn) -> R
     let package = installed_package(&python)?;
     stand_in.install_compiler(step, &package)?;
     let device = find_device(step, &python, &package, &dir, stand_in)?;
-    // Last: its presence says that all the rest is there.
+    // Written last, so that the rest is complete if it exists.
     stamp.write(device)?;
     Ok(Environment::new(version, python, &package, device))
 }
@@ -169,7 +174,7 @@ fn install(step: &Step, base: &Path, version: &str, dir: &Path, python: &Path) -
     step.run(
         Command::new(python)
             .args(["-m", "pip", "install", "--disable-pip-version-check"])
-            // Without compiling all of it: a third of the time; the workload does what counts.
+            // Without compiling, which takes two thirds of the time; the workload compiles what it imports.
             .args([
                 "--progress-bar",
                 "off",
@@ -193,7 +198,7 @@ fn find_device(
     let mut reasons = Vec::new();
     for device in Device::ALL {
         if let Err(reason) = try_device(step, python, package, dir, stand_in, device)? {
-            step.tell(&format!("{device}: {reason}"));
+            step.report(&format!("{device}: {reason}"));
             reasons.push(format!("{device}: {reason}"));
         } else {
             return Ok(device);
@@ -202,7 +207,7 @@ fn find_device(
     bail!(Unrunnable { reasons })
 }
 
-/// Sets the device up and runs the workload on it. The reason, in a line, when that doesn't work.
+/// Sets up the device and runs the workload on it. The inner error is one line with the reason why that failed.
 fn try_device(
     step: &Step,
     python: &Path,
@@ -213,7 +218,7 @@ fn try_device(
 ) -> Result<Result<(), String>> {
     let cache = dir.join(format!("cache-{}", device.name()));
     if cache.exists() {
-        // Of another stand-in's kernels.
+        // It may hold kernels of other stand-ins.
         fs::remove_dir_all(&cache).with_context(|| format!("remove {}", cache.display()))?;
     }
     if device.simulator().is_some()
@@ -225,10 +230,10 @@ fn try_device(
     device::try_workload(python, dir)
 }
 
-/// A release that is installed but runs on no device that can be had without hardware.
+/// An installed release that runs on no device without hardware.
 #[derive(Debug)]
-pub struct Unrunnable {
-    /// One for each device.
+pub(crate) struct Unrunnable {
+    /// One reason for each device.
     pub reasons: Vec<String>,
 }
 
@@ -240,7 +245,7 @@ impl fmt::Display for Unrunnable {
 
 impl std::error::Error for Unrunnable {}
 
-/// What says that an environment is complete, for which stand-ins, and what it runs on.
+/// The file that marks an environment as complete, with its stand-ins and its device.
 struct Stamp<'a> {
     file: PathBuf,
     stand_in: String,
@@ -248,7 +253,7 @@ struct Stamp<'a> {
 }
 
 impl Stamp<'_> {
-    /// Changes with what an environment consists of.
+    /// To be changed when an environment consists of something else.
     const LAYOUT: u32 = 3;
 
     fn text(&self, device: Device) -> String {
@@ -274,8 +279,8 @@ impl Stamp<'_> {
     }
 }
 
-/// Refuses what is no version, before it becomes part of a path.
-pub fn check_version(version: &str) -> Result<()> {
+/// Refuses text that is no version, before it becomes part of a path.
+pub(crate) fn check_version(version: &str) -> Result<()> {
     ensure!(
         version
             .chars()
@@ -291,13 +296,13 @@ fn directory(version: &str) -> PathBuf {
     sh::target_dir().join("ttnn").join(version)
 }
 
-/// Whether there is an environment of that release, of whichever stand-ins.
-pub fn is_there(version: &str) -> bool {
+/// Whether there is an environment of that release, with any stand-ins.
+pub(crate) fn is_there(version: &str) -> bool {
     directory(version).join("stamp.json").exists()
 }
 
-/// Removes the environment, if there is one.
-pub fn remove(version: &str) -> Result<()> {
+/// Removes the environment if it exists.
+pub(crate) fn remove(version: &str) -> Result<()> {
     let dir = directory(version);
     if dir.exists() {
         fs::remove_dir_all(&dir).with_context(|| {
@@ -321,7 +326,7 @@ impl Environment {
     }
 }
 
-/// The folder of the package `ttnn`, which importing would make slow to find out.
+/// The folder of the package `ttnn`, found without the slow import.
 fn installed_package(python: &Path) -> Result<PathBuf> {
     let code = "import importlib.util as u, os; print(os.path.dirname(u.find_spec('ttnn').origin))";
     sh::output(Command::new(python).args(["-c", code]))

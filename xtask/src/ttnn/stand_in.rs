@@ -1,4 +1,4 @@
-//! What stands in for Tenstorrent's compiler and hardware: the files of `tests/mock-ttnn`.
+//! The stand-ins for Tenstorrent's compiler and hardware: the files of `tests/mock-ttnn`.
 
 use std::{
     fs, io,
@@ -13,32 +13,32 @@ use serde_json::json;
 use super::device::Device;
 use crate::{progress::Step, sh};
 
-/// Python runs the import lines of a `.pth` file at its start, whoever starts it.
+/// A file that makes every Python of the environment import [`HOOK_MODULE`] when it starts.
 const HOOK: &str = "tt-memtrace.pth";
-/// What that imports.
+/// The module that the hook imports.
 const HOOK_MODULE: &str = "tt_memtrace_mock";
 
-/// The compiler driver's name, and what it was called up to ttnn 0.63.
+/// The compiler driver's name, and its name up to ttnn 0.63.
 const COMPILERS: [&str; 2] = ["riscv-tt-elf-g++", "riscv32-tt-elf-g++"];
 
-/// What a simulator's process runs.
+/// The script that a simulator's process runs.
 const SIMULATOR: &str = "simulator.py";
 
-/// The chips that can be simulated: what a cluster's description is called after, what the chip is
-/// called in the names of the wheel's descriptions, and its vendor's and its own PCI id.
+/// The chips that can be simulated: the name in a cluster's description, the file name of the chip's description in
+/// the wheel, and the PCI ids of the chip and its vendor.
 const CHIPS: [(&str, &str, &str); 2] = [
     ("wormhole", "wormhole_b0_80_arch.yaml", "0x401e1e52"),
     ("blackhole", "blackhole_140_arch.yaml", "0xb1401e52"),
 ];
 
-/// The files, and their contents as one.
-pub struct StandIn {
+/// The stand-ins' directory, and the contents of all its files.
+pub(super) struct StandIn {
     dir: PathBuf,
     contents: Vec<u8>,
 }
 
 impl StandIn {
-    pub fn read() -> Result<Self> {
+    pub(super) fn read() -> Result<Self> {
         let dir = sh::root().join("tests/mock-ttnn");
         let mut contents = Vec::new();
         for file in [
@@ -58,12 +58,12 @@ impl StandIn {
     }
 
     /// Changes with the files.
-    pub fn hash(&self) -> String {
+    pub(super) fn hash(&self) -> String {
         format!("{:016x}", sh::fnv1a(&self.contents))
     }
 
-    /// Puts the compiler into the wheel, and what lets the wheel be TT-Metal's home.
-    pub fn install_compiler(&self, step: &Step, package: &Path) -> Result<()> {
+    /// Installs the compiler into the wheel, and the link that lets the wheel be TT-Metal's home.
+    pub(super) fn install_compiler(&self, step: &Step, package: &Path) -> Result<()> {
         let bin = package.join("runtime/sfpi/compiler/bin");
         fs::create_dir_all(&bin).with_context(|| format!("make {}", bin.display()))?;
         let driver = self.dir.join(COMPILERS[0]);
@@ -71,7 +71,7 @@ impl StandIn {
         for name in COMPILERS {
             write_executable(&bin.join(name), &driver)?;
         }
-        // Kernels are named from TT-Metal's home on: ttnn/cpp/….
+        // Paths of kernels are relative to TT-Metal's home and begin with ttnn/cpp/.
         let inner = package.join("ttnn");
         match symlink(".", &inner) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -88,9 +88,9 @@ impl StandIn {
         )
     }
 
-    /// Makes the simulators of each chip in `dir`, the library and the process, beside the chip's
-    /// description by the wheel.
-    pub fn build_simulators(
+    /// Makes the simulators of each chip in `dir`, as a library and as a process, together with the wheel's description
+    /// of the chip.
+    pub(super) fn build_simulators(
         &self,
         step: &Step,
         python: &Path,
@@ -113,7 +113,7 @@ impl StandIn {
             let from = package.join("tt_metal/soc_descriptors").join(description);
             fs::copy(&from, dir.join("soc_descriptor.yaml"))
                 .with_context(|| format!("copy {}", from.display()))?;
-            // TT-Metal starts it; without what else Python would import first.
+            // TT-Metal starts this script. -I -S: Python imports nothing else first, such as the hook.
             let process = format!(
                 "#!/bin/sh\nexec '{}' -I -S '{}'\n",
                 python.display(),
@@ -132,10 +132,10 @@ impl StandIn {
         Ok(())
     }
 
-    /// Has each Python of the environment set what is otherwise unset: where compiled kernels are
-    /// kept, each release and each stand-in its own; that Open MPI leaves no 16 MiB of shared
-    /// memory behind; that `import ttnn` doesn't print its configuration; and what the device needs.
-    pub fn write_hook(
+    /// Makes each Python of the environment set the variables that are not set yet: a cache of compiled kernels for
+    /// this release and these stand-ins; no shared memory of Open MPI, which would leave 16 MiB behind; no
+    /// configuration printed by `import ttnn`; and the variables that the device needs.
+    pub(super) fn write_hook(
         &self,
         package: &Path,
         dir: &Path,
@@ -147,7 +147,7 @@ impl StandIn {
             "TT_METAL_HOME": package,
             "OMPI_MCA_btl": "self",
             "LOGURU_LEVEL": "WARNING",
-            // 0.62 calls its simulator's socket after it.
+            // 0.62 uses it in the name of its simulator's socket.
             "USER": "root",
         });
         for (name, value) in device.variables() {

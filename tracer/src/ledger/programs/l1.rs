@@ -1,39 +1,39 @@
-//! What lies in the L1 of a device's cores for programs.
+//! What programs take of the L1 of a device's cores.
 
 use std::collections::BTreeMap;
 
-use super::super::Nanoseconds;
 use super::{
-    Core, Layout, ProgramKey, Region, RegionKind,
-    layout::{bytes, merge},
+    event::ProgramKey,
+    layout::{Core, Layout, Region, RegionKind, merge, total_bytes},
 };
+use crate::ledger::event::Nanoseconds;
 
-/// One core.
+/// What programs take of one core's L1.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CoreAccount {
-    /// The program that was dispatched there last, if it is there still.
+pub(crate) struct CoreAccount {
+    /// The program that lies there: the one that was dispatched there last, if it hasn't ended.
     pub program: Option<ProgramKey>,
-    /// What it takes of the core's L1.
+    /// Bytes that this program takes.
     pub live_bytes: u64,
-    /// The most that a program took there.
+    /// The most bytes that any program took.
     pub peak_bytes: u64,
 }
 
-/// The cores of a device that programs have been on. What lies on a core is what the program needs there
-/// that was dispatched last of those that need anything there.
+/// The cores of a device that programs were dispatched to. Of the programs that need anything on a core, the
+/// one that was dispatched last lies there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct L1Account {
+pub(crate) struct L1Account {
     pub cores: BTreeMap<Core, CoreAccount>,
-    /// On all cores.
+    /// Bytes on all cores together.
     pub live_bytes: u64,
     pub peak_bytes: u64,
     pub peak_at: Nanoseconds,
-    /// The one that was dispatched last, and has not ended: once more, it changes nothing.
+    /// The program that was dispatched last, if it hasn't ended. Dispatching it again changes nothing.
     last: Option<ProgramKey>,
 }
 
 impl L1Account {
-    /// A program goes where it was laid out to.
+    /// Puts a program where it was laid out.
     pub(super) fn dispatch(
         &mut self,
         program: ProgramKey,
@@ -46,7 +46,7 @@ impl L1Account {
         self.last = Some(program);
         for (core, regions) in needs {
             let account = self.cores.entry(*core).or_default();
-            let needed = bytes(regions);
+            let needed = total_bytes(regions);
             self.live_bytes = self.live_bytes - account.live_bytes + needed;
             account.live_bytes = needed;
             account.peak_bytes = account.peak_bytes.max(needed);
@@ -58,12 +58,12 @@ impl L1Account {
         }
     }
 
-    /// A program was laid out anew: should it be the last one, dispatching it changes something.
-    pub(super) fn expect_change(&mut self) {
+    /// A program has a different layout: dispatching it changes something, even if it was dispatched last.
+    pub(super) fn after_layout(&mut self) {
         self.last = None;
     }
 
-    /// What a program left behind is nothing any more.
+    /// Removes the programs for which `ends` returns true.
     pub(super) fn end(&mut self, ends: impl Fn(ProgramKey) -> bool) {
         self.last = self.last.filter(|last| !ends(*last));
         for account in self.cores.values_mut() {
@@ -76,19 +76,19 @@ impl L1Account {
     }
 }
 
-/// What programs were laid out to take, dispatched or not: on each core the union of all.
+/// What all programs were laid out to take, dispatched or not: on each core the union of their regions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LaidOut {
-    /// Programs that take anything.
+pub(crate) struct LaidOut {
+    /// The number of programs that take anything.
     pub programs: u64,
-    /// On all cores.
+    /// Bytes on all cores together.
     pub bytes: u64,
-    /// Of these, what circular buffers alone take.
+    /// The part of `bytes` that circular buffers take.
     pub circular_buffer_bytes: u64,
 }
 
 impl LaidOut {
-    pub(super) fn of<'a>(layouts: impl Iterator<Item = &'a Layout> + Clone) -> Self {
+    pub(super) fn from_layouts<'a>(layouts: impl Iterator<Item = &'a Layout> + Clone) -> Self {
         let union = |kind| {
             let mut all: BTreeMap<Core, Vec<Region>> = BTreeMap::new();
             for (core, regions) in layouts.clone().flat_map(|layout| layout.by_core(kind)) {
@@ -97,7 +97,7 @@ impl LaidOut {
             all.values_mut()
                 .map(|regions| {
                     merge(regions);
-                    bytes(regions)
+                    total_bytes(regions)
                 })
                 .sum()
         };

@@ -2,106 +2,107 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::super::{Device, DeviceKind, Nanoseconds};
 use super::{
-    Core, L1Account, LaidOut, Layout, ProgramEffect, ProgramEvent, ProgramEventKind,
-    ProgramPointer, Region,
+    event::{ProgramEffect, ProgramEvent, ProgramEventKind, ProgramKey},
+    l1::{L1Account, LaidOut},
+    layout::{Core, Layout, ProgramPointer, Region, total_bytes},
 };
-use crate::stack::StackId;
+use crate::{
+    frame::StackId,
+    ledger::event::{Device, DeviceKind, Nanoseconds},
+};
 
-/// A program of a process: how many were laid out before, and itself. Addresses are used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ProgramKey(pub u64);
-
-/// A program that has not ended.
+/// A program that hasn't ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Program {
+pub(crate) struct Program {
     pub layout: Layout,
-    /// Where the thread was that had it laid out first, if its stack was captured.
+    /// The stack of the first layout, if it was captured.
     pub stack: Option<StackId>,
-    /// When it was laid out first, and last.
+    /// The time of the first layout.
     pub first_laid_out_at: Nanoseconds,
+    /// The time of the current layout.
     pub laid_out_at: Nanoseconds,
     pub dispatches: u64,
+    /// The time of the last dispatch.
     pub dispatched_at: Option<Nanoseconds>,
-    /// What it needs of each core.
+    /// The regions that it needs on each core.
     needs: BTreeMap<Core, Vec<Region>>,
     key: ProgramKey,
 }
 
 impl Program {
-    /// What it needs on all cores.
-    pub fn bytes(&self) -> u64 {
+    /// The bytes that the program needs, on all cores together.
+    pub(crate) fn bytes(&self) -> u64 {
         self.needs
             .values()
-            .map(|regions| super::layout::bytes(regions))
+            .map(|regions| total_bytes(regions))
             .sum()
     }
 
-    /// On how many cores it needs anything.
-    pub fn cores(&self) -> u64 {
+    /// The number of cores on which the program needs anything.
+    pub(crate) fn cores(&self) -> u64 {
         self.needs.len() as u64
     }
 
-    /// What names it in a [`CoreAccount`](super::CoreAccount).
-    pub fn key(&self) -> ProgramKey {
+    /// The key that identifies the program in a [`CoreAccount`](super::l1::CoreAccount).
+    pub(crate) fn key(&self) -> ProgramKey {
         self.key
     }
 }
 
-/// How often what happened.
+/// How often each kind of thing happened to the programs of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ProgramCounters {
-    /// Events that came.
+pub(crate) struct ProgramCounters {
+    /// Events of every kind.
     pub received: u64,
-    /// Programs that were laid out first.
+    /// Programs that were laid out for the first time.
     pub laid_out: u64,
     pub dispatched: u64,
     pub ended: u64,
-    /// Layouts of which not all came.
+    /// Layouts that are incomplete because a part was lost.
     pub incomplete: u64,
-    /// Dispatches of programs of which nothing is known, or not on which device.
+    /// Dispatches of programs whose layout or device is unknown.
     pub unknown_dispatches: u64,
 }
 
 /// What the programs of a process take of L1.
 #[derive(Clone, Debug, Default)]
-pub struct ProcessPrograms {
+pub(crate) struct ProcessPrograms {
     programs: HashMap<ProgramPointer, Program>,
     accounts: BTreeMap<Device, L1Account>,
     counters: ProgramCounters,
 }
 
 impl ProcessPrograms {
-    /// The programs that have not ended, in the order in which they were laid out first.
-    pub fn programs(&self) -> Vec<&Program> {
+    /// The programs that haven't ended, in the order of their first layouts.
+    pub(crate) fn programs(&self) -> Vec<&Program> {
         let mut programs: Vec<&Program> = self.programs.values().collect();
         programs.sort_by_key(|program| (program.first_laid_out_at, program.layout.id));
         programs
     }
 
-    /// What lies on each device that programs were dispatched to; of a mesh, on each member.
-    pub fn accounts(&self) -> &BTreeMap<Device, L1Account> {
+    /// What programs take on each device that they were dispatched to; on a mesh, on each member chip.
+    pub(crate) fn accounts(&self) -> &BTreeMap<Device, L1Account> {
         &self.accounts
     }
 
-    pub fn counters(&self) -> &ProgramCounters {
+    pub(crate) fn counters(&self) -> &ProgramCounters {
         &self.counters
     }
 
-    /// What the programs of a device were laid out to take.
-    pub fn laid_out(&self, device: Device) -> LaidOut {
+    /// What all programs of a device were laid out to take.
+    pub(crate) fn laid_out(&self, device: Device) -> LaidOut {
         let layouts = self.programs.values().map(|program| &program.layout);
-        LaidOut::of(layouts.filter(move |layout| layout.device == Some(device)))
+        LaidOut::from_layouts(layouts.filter(move |layout| layout.device == Some(device)))
     }
 
-    /// Enters an event. `members`: the chips of a mesh. `only`: the device of a program that doesn't say
-    /// which, if the process has but one.
-    pub(in super::super) fn apply(
+    /// Applies an event. `members` returns a mesh's member chips. `only_mesh` is the process's mesh if it has
+    /// exactly one: a program whose device is unknown was dispatched to that mesh.
+    pub(in crate::ledger) fn apply(
         &mut self,
         event: &ProgramEvent,
         members: &dyn Fn(Device) -> BTreeSet<u32>,
-        only: Option<Device>,
+        only_mesh: Option<Device>,
     ) -> ProgramEffect {
         self.counters.received += 1;
         match &event.kind {
@@ -112,7 +113,7 @@ impl ProcessPrograms {
                     self.lay_out(layout, event);
                 }
                 if let Some(program) = self.programs.get_mut(program) {
-                    program.layout.device = program.layout.device.or(only);
+                    program.layout.device = program.layout.device.or(only_mesh);
                 }
                 ProgramEffect::Dispatched(self.dispatch(*program, members, event.time))
             }
@@ -127,18 +128,18 @@ impl ProcessPrograms {
         }
     }
 
-    /// All devices' memory is free: of a device that closes, and its members.
-    pub(in super::super) fn close(&mut self, device: Device, members: &BTreeSet<u32>) {
-        for (of, account) in &mut self.accounts {
-            let is_member = of.kind == DeviceKind::Chip && members.contains(&of.id);
-            if *of == device || is_member {
+    /// A device closes: no program lies on it or on its members any more.
+    pub(in crate::ledger) fn close_device(&mut self, device: Device, members: &BTreeSet<u32>) {
+        for (on, account) in &mut self.accounts {
+            let is_member = on.kind == DeviceKind::Chip && members.contains(&on.id);
+            if *on == device || is_member {
                 account.end(|_| true);
             }
         }
     }
 
-    /// The process holds nothing any more.
-    pub(in super::super) fn clear(&mut self) {
+    /// The process executes another program: all its programs are gone.
+    pub(in crate::ledger) fn clear(&mut self) {
         self.programs.clear();
         self.end(&|_| true);
     }
@@ -148,7 +149,7 @@ impl ProcessPrograms {
         if let Some(program) = self.programs.get_mut(&layout.program) {
             let key = program.key;
             if program.layout.id == layout.id {
-                // Not each tells the device anew.
+                // Not every layout has the device.
                 let device = layout.device.or(program.layout.device);
                 let layout = Layout {
                     device,
@@ -160,14 +161,14 @@ impl ProcessPrograms {
                 program.needs = layout.by_core(None);
                 program.layout = layout;
                 program.laid_out_at = event.time;
-                // What lies on the cores stays there until the next dispatch.
+                // The cores hold the earlier layout until the next dispatch.
                 let accounts = self.accounts.values_mut();
-                accounts.for_each(L1Account::expect_change);
+                accounts.for_each(L1Account::after_layout);
                 return ProgramEffect::LaidOut(key);
             }
-            // Another one at the same address proves that the end of the first was lost.
+            // Another program at the same address proves that the first one's end was lost.
             self.counters.ended += 1;
-            self.end(&|of| of == key);
+            self.end(&|other| other == key);
         }
         self.counters.laid_out += 1;
         let key = ProgramKey(self.counters.laid_out);
@@ -214,8 +215,8 @@ impl ProcessPrograms {
         Some(program.key)
     }
 
-    /// The program that is known by a key, if it has not ended.
-    pub fn program(&self, key: ProgramKey) -> Option<&Program> {
+    /// The program with this key, if it hasn't ended.
+    pub(crate) fn program(&self, key: ProgramKey) -> Option<&Program> {
         self.programs.values().find(|program| program.key == key)
     }
 

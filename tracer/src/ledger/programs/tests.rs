@@ -1,9 +1,13 @@
-//! What programs take of L1, a test a rule.
+//! What programs take of L1.
 
 use super::*;
-use crate::ledger::{
-    Event, EventKind, Ledger, Nanoseconds,
-    tests::{MESH, PID, Story, TID, chip, owning, view},
+use crate::{
+    frame::StackId,
+    ledger::{
+        Event, EventKind, Ledger, Nanoseconds,
+        programs::l1::LaidOut,
+        tests::{MESH, PID, Story, TID, chip, owning, view},
+    },
 };
 
 const BASE: u64 = 100_000;
@@ -17,7 +21,7 @@ fn range(from: (u32, u32), to: (u32, u32)) -> CoreRange {
     }
 }
 
-/// A program that takes `bytes` from the base on of each core of a range.
+/// A program that takes `bytes` from [`BASE`] on, on each core of a range.
 fn layout(program: u64, cores: CoreRange, bytes: u64) -> Layout {
     Layout {
         program: ProgramPointer(program),
@@ -38,7 +42,7 @@ fn layout(program: u64, cores: CoreRange, bytes: u64) -> Layout {
     }
 }
 
-/// A ledger in which a mesh of chips 0 and 1 is known.
+/// A ledger that knows a mesh of the chips 0 and 1.
 fn ledger() -> Ledger {
     let mut story = Story::default();
     for kind in [
@@ -75,7 +79,7 @@ fn dispatch(ledger: &mut Ledger, at: u64, program: u64) {
     apply(ledger, at, ProgramEventKind::Dispatched { program, layout });
 }
 
-/// Program 5, which was laid out before the trace, is dispatched. It doesn't say for which device.
+/// Program 5 is dispatched. It was laid out before the trace, and its device is unknown.
 fn dispatch_from_before(ledger: &mut Ledger, at: u64) {
     let layout = Layout {
         device: None,
@@ -92,7 +96,7 @@ fn end(ledger: &mut Ledger, at: u64, program: u64) {
     apply(ledger, at, ProgramEventKind::Ended(ProgramPointer(program)));
 }
 
-/// An event of another kind.
+/// Applies an event about memory or the process.
 fn memory_event(ledger: &mut Ledger, kind: EventKind) {
     ledger.apply(&Event {
         pid: PID,
@@ -107,7 +111,7 @@ fn programs(ledger: &Ledger) -> &ProcessPrograms {
     ledger.process(PID).expect("it had events").programs()
 }
 
-/// Of the mesh: what is live, and the peak.
+/// The live bytes and the peak on the mesh.
 fn live(ledger: &Ledger) -> (u64, u64) {
     let account = programs(ledger).accounts().get(&MESH);
     account.map_or((0, 0), |account| (account.live_bytes, account.peak_bytes))
@@ -135,13 +139,13 @@ fn a_layout_holds_nothing_until_it_is_dispatched() {
 }
 
 #[test]
-fn the_program_dispatched_last_lies_on_its_own_cores_and_the_one_before_on_the_others() {
+fn the_program_dispatched_last_lies_on_its_own_cores_and_the_one_before_it_on_the_others() {
     let mut ledger = ledger();
     lay_out(&mut ledger, 10, &layout(1, range((0, 0), (3, 0)), 100));
     lay_out(&mut ledger, 11, &layout(2, range((2, 0), (5, 0)), 30));
     dispatch(&mut ledger, 20, 1);
     dispatch(&mut ledger, 21, 2);
-    // Two cores of the first, four of the second.
+    // The first program lies on two cores, the second on four.
     assert_eq!(live(&ledger), (200 + 120, 400));
     dispatch(&mut ledger, 22, 1);
     assert_eq!(live(&ledger), (400 + 60, 460));
@@ -171,7 +175,7 @@ fn the_program_dispatched_last_lies_on_its_own_cores_and_the_one_before_on_the_o
 }
 
 #[test]
-fn what_was_laid_out_is_the_union_on_each_core() {
+fn laid_out_bytes_are_the_union_on_each_core() {
     let mut ledger = ledger();
     lay_out(&mut ledger, 10, &layout(1, range((0, 0), (1, 0)), 100));
     lay_out(&mut ledger, 11, &layout(2, range((1, 0), (2, 0)), 60));
@@ -209,7 +213,7 @@ fn regions_of_a_core_that_overlap_count_once() {
 }
 
 #[test]
-fn a_mesh_has_the_same_on_each_member() {
+fn each_member_of_a_mesh_has_the_same_programs() {
     let mut ledger = ledger();
     lay_out(&mut ledger, 10, &layout(1, range((0, 0), (1, 1)), 100));
     dispatch(&mut ledger, 11, 1);
@@ -222,7 +226,7 @@ fn a_mesh_has_the_same_on_each_member() {
 }
 
 #[test]
-fn a_program_that_ends_leaves_nothing() {
+fn a_program_that_ends_takes_nothing_any_more() {
     let mut ledger = ledger();
     lay_out(&mut ledger, 10, &layout(1, range((0, 0), (1, 0)), 100));
     dispatch(&mut ledger, 11, 1);
@@ -230,7 +234,7 @@ fn a_program_that_ends_leaves_nothing() {
     assert_eq!(live(&ledger), (0, 200));
     assert!(programs(&ledger).programs().is_empty());
     assert_eq!(programs(&ledger).laid_out(MESH), LaidOut::default());
-    // Many end that were never laid out.
+    // Many programs end without ever having been laid out.
     end(&mut ledger, 13, 2);
     assert_eq!(programs(&ledger).counters().ended, 1);
 }
@@ -247,12 +251,12 @@ fn a_closed_device_holds_nothing() {
     for account in programs(&ledger).accounts().values() {
         assert_eq!((account.live_bytes, account.peak_bytes), (0, 200));
     }
-    // The cache ends later.
+    // The cached program ends later.
     assert_eq!(programs(&ledger).programs().len(), 1);
 }
 
 #[test]
-fn what_is_laid_out_anew_lies_there_from_its_next_dispatch_on() {
+fn a_new_layout_takes_effect_with_the_next_dispatch() {
     let mut ledger = ledger();
     lay_out(&mut ledger, 10, &layout(1, range((0, 0), (1, 0)), 100));
     dispatch(&mut ledger, 11, 1);
@@ -267,7 +271,7 @@ fn what_is_laid_out_anew_lies_there_from_its_next_dispatch_on() {
 }
 
 #[test]
-fn another_program_at_the_same_address_proves_the_end_of_the_first() {
+fn another_program_at_the_same_address_implies_the_end_of_the_first() {
     let mut ledger = ledger();
     lay_out(&mut ledger, 10, &layout(1, range((0, 0), (1, 0)), 100));
     dispatch(&mut ledger, 11, 1);
@@ -282,35 +286,35 @@ fn another_program_at_the_same_address_proves_the_end_of_the_first() {
 }
 
 #[test]
-fn a_program_from_before_is_known_from_its_first_dispatch_on() {
+fn a_program_from_before_attach_is_known_from_the_first_dispatch_with_its_layout() {
     let mut ledger = ledger();
     dispatch(&mut ledger, 10, 5);
     assert_eq!(programs(&ledger).counters().unknown_dispatches, 1);
-    // The process has one mesh.
+    // The process has only one mesh.
     dispatch_from_before(&mut ledger, 11);
     assert_eq!(live(&ledger), (200, 200));
     assert_eq!(programs(&ledger).counters().unknown_dispatches, 1);
 }
 
 #[test]
-fn with_two_meshes_a_program_that_does_not_say_for_which_is_in_no_figure() {
+fn with_two_meshes_a_program_of_unknown_device_is_in_no_figure() {
     let mut ledger = ledger();
-    ledger.join(PID, crate::ledger::tests::mesh(2), [2]);
+    ledger.add_members(PID, crate::ledger::tests::mesh(2), [2]);
     dispatch_from_before(&mut ledger, 11);
     assert!(programs(&ledger).accounts().is_empty());
     assert_eq!(programs(&ledger).counters().unknown_dispatches, 1);
-    // It is told again, and then for which.
+    // Its next layout has the device.
     lay_out(&mut ledger, 12, &layout(5, range((0, 0), (1, 0)), 100));
     dispatch(&mut ledger, 13, 5);
     assert_eq!(live(&ledger), (200, 200));
 }
 
 #[test]
-fn a_device_that_is_told_of_later_has_what_is_dispatched_from_then_on() {
+fn a_mesh_that_becomes_known_later_has_what_is_dispatched_from_then_on() {
     let mut ledger = Ledger::default();
     dispatch_from_before(&mut ledger, 10);
     assert_eq!(programs(&ledger).counters().unknown_dispatches, 1);
-    ledger.join(PID, MESH, [0, 1]);
+    ledger.add_members(PID, MESH, [0, 1]);
     dispatch(&mut ledger, 11, 5);
     assert_eq!(live(&ledger), (200, 200));
     assert_eq!(programs(&ledger).counters().unknown_dispatches, 1);
@@ -328,7 +332,7 @@ fn an_incomplete_layout_is_counted() {
 }
 
 #[test]
-fn an_executed_program_takes_them_all_away() {
+fn executing_a_program_ends_all_programs() {
     let mut ledger = ledger();
     lay_out(&mut ledger, 10, &layout(1, range((0, 0), (1, 0)), 100));
     dispatch(&mut ledger, 11, 1);

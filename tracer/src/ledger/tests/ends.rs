@@ -1,6 +1,7 @@
-//! Ends: unknown, implied, in bulk, and of the whole process.
+//! Ends of buffers: unmatched, implied, and in bulk; and the end of a process.
 
 use super::*;
+use crate::ledger::process::End;
 
 #[test]
 fn the_end_of_an_unknown_owning_buffer_changes_no_total() {
@@ -17,7 +18,7 @@ fn the_end_of_an_unknown_owning_buffer_changes_no_total() {
 }
 
 #[test]
-fn the_end_of_an_unknown_non_owning_buffer_is_told_apart_from_the_destroyed() {
+fn the_end_of_an_unknown_non_owning_buffer_is_counted_apart_from_the_destroyed() {
     let mut story = Story::default();
     assert_eq!(
         story.destroy(view(0x10, chip(0), 0x1000, KIB)).effect,
@@ -29,7 +30,7 @@ fn the_end_of_an_unknown_non_owning_buffer_is_told_apart_from_the_destroyed() {
 }
 
 #[test]
-fn an_allocation_on_a_live_object_proves_that_a_free_was_lost() {
+fn an_allocation_on_a_live_object_implies_that_its_buffer_was_freed() {
     let mut story = Story::default();
     let old = owning(0x10, chip(0), 0x1000, 4 * KIB);
     story.allocate(old);
@@ -38,7 +39,7 @@ fn an_allocation_on_a_live_object_proves_that_a_free_was_lost() {
     assert_eq!(outcome.effect, Effect::Allocated);
     assert_eq!(
         outcome
-            .implied
+            .implied_ends
             .iter()
             .map(|live| live.buffer)
             .collect::<Vec<_>>(),
@@ -48,13 +49,13 @@ fn an_allocation_on_a_live_object_proves_that_a_free_was_lost() {
     let account = story.dram(chip(0));
     assert_eq!((account.live_bytes, account.live_buffers), (KIB, 1));
     assert_eq!((account.freed_bytes, account.deallocations), (4 * KIB, 1));
-    // The old one ended before the new one began.
+    // The old buffer ended before the new one was allocated.
     assert_eq!(account.peak_bytes, 4 * KIB);
     assert!(!story.ledger.is_exact());
 }
 
 #[test]
-fn an_allocation_at_a_live_address_proves_that_a_free_was_lost() {
+fn an_allocation_at_a_live_address_implies_that_the_buffer_there_was_freed() {
     let mut story = Story::default();
     let old = owning(0x10, chip(0), 0x1000, 4 * KIB);
     let new = owning(0x20, chip(0), 0x1000, KIB);
@@ -70,7 +71,7 @@ fn an_allocation_at_a_live_address_proves_that_a_free_was_lost() {
 }
 
 #[test]
-fn another_allocator_or_type_may_give_the_same_address() {
+fn another_allocator_or_type_of_memory_may_give_the_same_address() {
     let mut story = Story::default();
     let first = owning(0x10, chip(0), 0x1000, 4 * KIB);
     story.allocate(first);
@@ -103,7 +104,7 @@ fn an_address_is_free_again_after_any_end() {
 }
 
 #[test]
-fn a_creation_on_a_live_object_proves_that_a_destruction_was_lost() {
+fn a_creation_on_a_live_object_implies_that_its_buffer_was_destroyed() {
     let mut story = Story::default();
     story.create(view(0x10, chip(0), 0x1000, KIB));
     story.create(view(0x10, chip(0), 0x2000, KIB));
@@ -120,7 +121,7 @@ fn a_creation_on_a_live_object_proves_that_a_destruction_was_lost() {
 }
 
 #[test]
-fn an_object_is_of_one_kind_at_a_time() {
+fn an_object_is_either_owning_or_non_owning() {
     let mut story = Story::default();
     story.allocate(owning(0x10, chip(0), 0x1000, KIB));
     story.create(view(0x10, chip(0), 0x1000, KIB));
@@ -147,7 +148,7 @@ fn an_object_is_of_one_kind_at_a_time() {
 }
 
 #[test]
-fn an_end_of_the_other_kind_ends_what_was_live_and_is_itself_unmatched() {
+fn an_end_of_the_other_kind_implies_an_end_and_is_itself_unmatched() {
     let mut story = Story::default();
     story.allocate(owning(0x10, chip(0), 0x1000, KIB));
     story.destroy(view(0x10, chip(0), 0x1000, KIB));
@@ -167,7 +168,7 @@ fn an_end_of_the_other_kind_ends_what_was_live_and_is_itself_unmatched() {
 }
 
 #[test]
-fn a_bulk_free_ends_all_live_buffers_of_its_allocator_and_no_other() {
+fn a_bulk_free_ends_all_live_owning_buffers_of_its_allocator_and_no_others() {
     let mut story = Story::default();
     let other = Buffer {
         allocator: AllocatorPointer(0xb0),
@@ -192,13 +193,13 @@ fn a_bulk_free_ends_all_live_buffers_of_its_allocator_and_no_other() {
     assert_eq!(
         story.process().non_owning().len(),
         1,
-        "views outlive what they show"
+        "a view outlives the memory that it refers to"
     );
     assert_eq!(story.process().counters().bulk_frees, 1);
 }
 
 #[test]
-fn a_bulk_free_of_nothing_counts_as_one() {
+fn a_bulk_free_of_nothing_counts_as_a_bulk_free() {
     let mut story = Story::default();
     let outcome = story.apply(EventKind::BulkFree(ALLOCATOR));
     assert_eq!(
@@ -224,7 +225,7 @@ fn the_late_end_of_a_buffer_freed_in_bulk_is_not_unmatched() {
 }
 
 #[test]
-fn an_exit_leaves_what_it_freed_to_see() {
+fn an_exit_leaves_the_state_as_it_was() {
     let mut story = Story::default();
     story.allocate(owning(0x10, chip(0), 0x1000, 4 * KIB));
     assert_eq!(
@@ -246,7 +247,7 @@ fn an_exit_leaves_what_it_freed_to_see() {
 }
 
 #[test]
-fn nothing_after_an_exit_is_applied_but_it_is_counted() {
+fn events_after_an_exit_are_counted_but_not_applied() {
     let mut story = Story::default();
     let buffer = owning(0x10, chip(0), 0x1000, 4 * KIB);
     story.allocate(buffer);
@@ -266,7 +267,7 @@ fn nothing_after_an_exit_is_applied_but_it_is_counted() {
 }
 
 #[test]
-fn of_several_exits_the_last_wins() {
+fn of_several_exits_the_last_one_counts() {
     let mut story = Story::default();
     story.apply(EventKind::Exit(Some(Exit::Code(0))));
     story.apply(EventKind::Exit(Some(Exit::Signal(9))));
@@ -277,7 +278,7 @@ fn of_several_exits_the_last_wins() {
         })
     };
     assert_eq!(story.process().end(), end(2, Exit::Signal(9)));
-    // One that knows nothing takes away nothing.
+    // An exit of unknown cause doesn't replace a known one.
     story.apply(EventKind::Exit(None));
     assert_eq!(story.process().end(), end(3, Exit::Signal(9)));
 }

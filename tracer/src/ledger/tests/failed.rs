@@ -1,7 +1,7 @@
-//! Allocations that fail.
+//! Failed allocations.
 
 use super::*;
-use crate::stack::StackId;
+use crate::frame::StackId;
 
 fn asked(size: u64) -> Buffer {
     owning(0x10_0000, chip(0), 0, size)
@@ -14,7 +14,7 @@ fn fail(story: &mut Story, size: u64) {
 }
 
 #[test]
-fn a_failure_tells_what_was_asked_for_and_by_whom() {
+fn a_failure_has_what_was_asked_for_and_where() {
     let mut story = Story::default();
     fail(&mut story, 64 * KIB);
     let [failed] = story.process().failed_allocations() else {
@@ -28,11 +28,11 @@ fn a_failure_tells_what_was_asked_for_and_by_whom() {
 }
 
 #[test]
-fn a_failure_tells_who_had_that_memory_then() {
+fn a_failure_has_what_held_the_memory_at_that_time() {
     let mut story = Story::default();
     story.allocate_at(7, owning(0x10, chip(0), 0x1000, KIB));
     story.allocate_at(8, owning(0x20, chip(0), 0x2000, 4 * KIB));
-    // Neither in that memory nor on that device.
+    // The next two are in another type of memory or on another device.
     story.allocate_at(
         9,
         Buffer {
@@ -45,18 +45,18 @@ fn a_failure_tells_who_had_that_memory_then() {
     story.deallocate(owning(0x20, chip(0), 0x2000, 4 * KIB));
 
     let failed = &story.process().failed_allocations()[0];
-    let tally = |buffers, bytes| Tally { buffers, bytes };
-    assert_eq!(failed.live, tally(2, 5 * KIB));
+    let count = |buffers, bytes| Count { buffers, bytes };
+    assert_eq!(failed.live, count(2, 5 * KIB));
     let at = |stack| Source::Traced(Some(StackId(stack)));
     assert_eq!(
         failed.largest,
-        [(at(8), tally(1, 4 * KIB)), (at(7), tally(1, KIB))],
-        "as it was then, the largest first"
+        [(at(8), count(1, 4 * KIB)), (at(7), count(1, KIB))],
+        "as it was at the failure, the largest part first"
     );
 }
 
 #[test]
-fn beyond_the_largest_ten_the_rest_is_one() {
+fn beyond_the_ten_largest_parts_the_rest_is_added_up() {
     let mut story = Story::default();
     for number in 1..=12 {
         story.allocate_at(

@@ -1,4 +1,4 @@
-//! Meshes: which chips are members, and what that means for the chips' memory.
+//! Meshes: which chips are recognised as members, and how that changes the chips' accounts.
 
 use super::*;
 
@@ -50,7 +50,7 @@ fn a_mesh_buffer_counts_once_on_each_member() {
 }
 
 #[test]
-fn membership_is_told_once() {
+fn a_membership_is_reported_once() {
     let mut story = Story::default();
     story.allocate(owning(0x10, MESH, 0x1000, KIB));
     let first = story.create(view(0x11, chip(0), 0x1000, KIB));
@@ -62,7 +62,7 @@ fn membership_is_told_once() {
 }
 
 #[test]
-fn a_late_member_takes_over_the_meshs_past() {
+fn the_account_of_a_late_member_includes_the_meshs_past() {
     let mut story = Story::default();
     let (a, b) = (
         owning(0x10, MESH, 0x1000, 8 * KIB),
@@ -77,7 +77,7 @@ fn a_late_member_takes_over_the_meshs_past() {
 }
 
 #[test]
-fn a_chip_in_two_meshes_carries_both_and_its_own() {
+fn a_chip_in_two_meshes_holds_the_buffers_of_both_and_its_own() {
     let mut story = Story::default();
     let (all, part) = (mesh(1), mesh(2));
     let of = |allocator, buffer| Buffer {
@@ -125,7 +125,7 @@ fn a_chips_peak_is_the_peak_of_the_sum_not_the_sum_of_the_peaks() {
 }
 
 #[test]
-fn the_peak_that_a_membership_brings_to_light_was_at_the_allocation() {
+fn a_peak_that_shows_with_a_membership_was_at_the_meshs_allocation() {
     let mut story = Story::default();
     story.allocate(Buffer {
         allocator: AllocatorPointer(0xb0),
@@ -140,7 +140,7 @@ fn the_peak_that_a_membership_brings_to_light_was_at_the_allocation() {
 }
 
 #[test]
-fn what_another_thread_allocates_in_between_is_part_of_the_peak_and_its_time() {
+fn what_another_thread_allocates_before_the_membership_shows_is_part_of_the_peak() {
     let mut story = Story::default();
     story.allocate(owning(0x20, MESH, 0x1000, 4 * KIB));
     let own = Buffer {
@@ -174,99 +174,76 @@ fn a_bulk_free_of_a_mesh_frees_on_each_member() {
     }
 }
 
-/// A mesh of chip 0 and a buffer that just came on it; then `other` is created by `tid`.
-fn members_after(other: Buffer, tid: u32) -> Vec<u32> {
+/// The members of a mesh after the allocation of a buffer on it, the creation of its member on chip 0, and
+/// these events.
+fn members_after(events: &[(u32, EventKind)]) -> Vec<u32> {
     let mut story = Story::default();
     story.allocate_on_mesh(owning(0x10, MESH, 0x1000, 4 * KIB), &[0]);
-    story.event(PID, tid, EventKind::Create(other));
+    for (tid, kind) in events {
+        story.event(PID, *tid, *kind);
+    }
     members(&story, MESH)
 }
 
-#[test]
-fn a_view_at_another_address_or_of_another_size_or_type_shows_no_member() {
-    let member = view(0x90, chip(7), 0x1000, 4 * KIB);
-    assert_eq!(members_after(member, TID), [0, 7], "as it is, it would");
-    assert_eq!(
-        members_after(
-            Buffer {
-                address: 0x1400,
-                ..member
-            },
-            TID
-        ),
-        [0]
-    );
-    assert_eq!(
-        members_after(
-            Buffer {
-                size: KIB,
-                ..member
-            },
-            TID
-        ),
-        [0]
-    );
-    assert_eq!(
-        members_after(
-            Buffer {
-                buffer_type: BufferType::L1,
-                ..member
-            },
-            TID
-        ),
-        [0]
-    );
+/// A buffer as TT-Metal creates it on a member.
+fn member() -> Buffer {
+    view(0x90, chip(7), 0x1000, 4 * KIB)
 }
 
 #[test]
-fn another_threads_buffer_shows_no_member() {
-    assert_eq!(
-        members_after(view(0x90, chip(7), 0x1000, 4 * KIB), TID + 1),
-        [0]
-    );
-}
-
-#[test]
-fn a_buffer_on_the_mesh_itself_shows_no_member() {
-    assert_eq!(
-        members_after(view(0x90, mesh(7), 0x1000, 4 * KIB), TID),
-        [0]
-    );
+fn only_the_meshs_thread_shows_a_member_and_only_by_a_chips_buffer_like_the_meshs() {
+    let like = member();
+    let address = 0x1400;
+    let buffer_type = BufferType::L1;
+    for (case, tid, buffer, expected) in [
+        ("a member", TID, like, &[0, 7][..]),
+        ("another address", TID, Buffer { address, ..like }, &[0]),
+        ("another size", TID, Buffer { size: KIB, ..like }, &[0]),
+        (
+            "another type",
+            TID,
+            Buffer {
+                buffer_type,
+                ..like
+            },
+            &[0],
+        ),
+        ("another thread", TID + 1, like, &[0]),
+        (
+            "on a mesh",
+            TID,
+            Buffer {
+                device: mesh(7),
+                ..like
+            },
+            &[0],
+        ),
+    ] {
+        let members = members_after(&[(tid, EventKind::Create(buffer))]);
+        assert_eq!(members, expected, "{case}");
+    }
 }
 
 #[test]
 fn after_anything_else_in_the_thread_a_buffer_shows_no_member() {
-    let later = |kind: Option<EventKind>, tid| {
-        let mut story = Story::default();
-        story.allocate_on_mesh(owning(0x10, MESH, 0x1000, 4 * KIB), &[0]);
-        if let Some(kind) = kind {
-            story.event(PID, tid, kind);
-        }
-        story.create(view(0x90, chip(7), 0x1000, 4 * KIB));
-        members(&story, MESH)
-    };
     let kernel_binary = EventKind::Create(view(0x50, chip(0), 0x1000, KIB));
-    assert_eq!(later(None, TID), [0, 7]);
-    assert_eq!(later(Some(kernel_binary), TID), [0]);
-    assert_eq!(
-        later(Some(kernel_binary), TID + 1),
-        [0, 7],
-        "another thread's doing is no matter"
-    );
-    let other_mesh = owning(0x60, mesh(2), 0x8000, KIB);
-    assert_eq!(later(Some(EventKind::Allocate(other_mesh)), TID), [0]);
-    assert_eq!(
-        later(
-            Some(EventKind::Destroy(view(0x11, chip(0), 0x1000, KIB).object)),
-            TID
+    let other_mesh = EventKind::Allocate(owning(0x60, mesh(2), 0x8000, KIB));
+    let destroyed = EventKind::Destroy(ObjectPointer(0x11));
+    for (case, tid, kind, expected) in [
+        ("a kernel binary", TID, kernel_binary, &[0][..]),
+        ("one in another thread", TID + 1, kernel_binary, &[0, 7]),
+        ("an allocation on another mesh", TID, other_mesh, &[0]),
+        ("a destruction", TID, destroyed, &[0]),
+        (
+            "a loss, maybe of an allocation",
+            TID,
+            EventKind::Lost(1),
+            &[0],
         ),
-        [0]
-    );
-    assert_eq!(
-        later(Some(EventKind::Lost(1)), TID),
-        [0],
-        "the mesh's allocation may be the lost"
-    );
+    ] {
+        let members = members_after(&[(tid, kind), (TID, EventKind::Create(member()))]);
+        assert_eq!(members, expected, "{case}");
+    }
 }
 
 #[test]
@@ -293,7 +270,7 @@ fn two_meshes_with_the_same_address_do_not_take_each_others_chips() {
 }
 
 #[test]
-fn a_later_view_on_a_members_chip_does_no_harm() {
+fn a_later_view_on_a_members_chip_changes_nothing() {
     let mut story = Story::default();
     story.allocate_on_mesh(owning(0x10, MESH, 0x1000, 4 * KIB), &[0]);
     story.now += 1_000_000_000;

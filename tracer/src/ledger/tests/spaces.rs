@@ -1,14 +1,14 @@
-//! What lies where, and what is free of each bank.
+//! The blocks in use of each bank, and what is free.
 
 use super::*;
 
-const KNOWN: BankRange = BankRange {
+const RANGE: BankRange = BankRange {
     banks: 12,
     start: 0x1000,
     end: 0x9000,
 };
 
-/// A DRAM buffer of the mesh that takes so much of each bank.
+/// A DRAM buffer on the mesh that takes this many bytes of each bank.
 fn block(object: u64, address: u64, bytes: u64) -> Buffer {
     Buffer {
         bytes_per_bank: Some(bytes),
@@ -16,10 +16,10 @@ fn block(object: u64, address: u64, bytes: u64) -> Buffer {
     }
 }
 
-fn know(story: &mut Story, range: BankRange) {
+fn set_range(story: &mut Story, range: BankRange) {
     story
         .ledger
-        .know_range(PID, ALLOCATOR, BufferType::Dram, range);
+        .set_bank_range(PID, ALLOCATOR, BufferType::Dram, range);
 }
 
 fn only(story: &Story) -> Space {
@@ -30,11 +30,11 @@ fn only(story: &Story) -> Space {
     space
 }
 
-/// Free bytes and the largest block of them.
-type Left = Option<(u64, u64)>;
+/// Free bytes, and the size of the largest free block.
+type Free = Option<(u64, u64)>;
 
-/// What is left, and the lengths of blocks in use by address.
-fn told(story: &Story) -> (Left, Vec<(u64, Option<u64>)>) {
+/// What is free, and the address and length of each block in use.
+fn bank(story: &Story) -> (Free, Vec<(u64, Option<u64>)>) {
     let space = only(story);
     let free = space.free().map(|free| (free.bytes, free.largest));
     let used = space.used.iter().map(|used| (used.address, used.bytes));
@@ -42,80 +42,80 @@ fn told(story: &Story) -> (Left, Vec<(u64, Option<u64>)>) {
 }
 
 #[test]
-fn what_is_free_is_what_no_buffer_takes() {
+fn what_no_buffer_takes_is_free() {
     let mut story = Story::default();
-    know(&mut story, KNOWN);
+    set_range(&mut story, RANGE);
     story.allocate(block(0x10, 0x1000, 0x800));
     story.allocate(block(0x20, 0x8000, 0x1000));
     story.allocate(block(0x30, 0x3000, 0x1000));
     // 0x1800 to 0x3000, and 0x4000 to 0x8000.
     let used = |used: &[(u64, u64)]| used.iter().map(|(at, bytes)| (*at, Some(*bytes))).collect();
     assert_eq!(
-        told(&story),
+        bank(&story),
         (
             Some((0x5800, 0x4000)),
             used(&[(0x1000, 0x800), (0x3000, 0x1000), (0x8000, 0x1000)])
         )
     );
-    // The largest is before the first one.
+    // The largest free block is before the first buffer.
     story.deallocate(block(0x30, 0x3000, 0x1000));
     story.deallocate(block(0x10, 0x1000, 0x800));
     assert_eq!(
-        told(&story),
+        bank(&story),
         (Some((0x7000, 0x7000)), used(&[(0x8000, 0x1000)]))
     );
-    // And behind the last one.
+    // The largest free block is after the last buffer.
     story.allocate(block(0x40, 0x2000, 0x100));
     story.deallocate(block(0x20, 0x8000, 0x1000));
     assert_eq!(
-        told(&story),
+        bank(&story),
         (Some((0x7f00, 0x6f00)), used(&[(0x2000, 0x100)]))
     );
 }
 
 #[test]
-fn fragmentation_is_the_part_of_the_free_bytes_that_is_not_in_one_block() {
-    let free = |bytes, largest| Free { bytes, largest }.fragmentation();
+fn fragmentation_is_the_share_of_the_free_bytes_outside_of_the_largest_block() {
+    let free = |bytes, largest| FreeSpace { bytes, largest }.fragmentation();
     assert_eq!(free(0x1000, 0x1000), 0.0);
     assert_eq!(free(0x1000, 0x400), 0.75);
-    assert_eq!(free(0, 0), 0.0, "nothing is free, so nothing is in pieces");
+    assert_eq!(free(0, 0), 0.0, "nothing is free, so nothing is fragmented");
 }
 
 #[test]
-fn without_a_range_or_a_length_nobody_knows_what_is_free() {
+fn without_the_range_or_a_length_what_is_free_is_unknown() {
     let mut story = Story::default();
     story.allocate(block(0x10, 0x1000, 0x800));
-    assert_eq!(told(&story), (None, vec![(0x1000, Some(0x800))]));
-    know(&mut story, KNOWN);
-    assert_eq!(told(&story).0, Some((0x7800, 0x7800)));
-    // One whose length nobody has told.
+    assert_eq!(bank(&story), (None, vec![(0x1000, Some(0x800))]));
+    set_range(&mut story, RANGE);
+    assert_eq!(bank(&story).0, Some((0x7800, 0x7800)));
+    // A buffer of unknown length.
     story.allocate(owning(0x20, MESH, 0x2000, KIB));
     assert_eq!(
-        told(&story),
+        bank(&story),
         (None, vec![(0x1000, Some(0x800)), (0x2000, None)])
     );
     story.deallocate(owning(0x20, MESH, 0x2000, KIB));
-    assert_eq!(told(&story).0, Some((0x7800, 0x7800)));
-    // One beyond the range: it isn't that allocator's.
+    assert_eq!(bank(&story).0, Some((0x7800, 0x7800)));
+    // A buffer outside of the range: so the range isn't that allocator's.
     story.allocate(block(0x30, 0x8800, 0x801));
-    assert_eq!(told(&story).0, None);
+    assert_eq!(bank(&story).0, None);
 }
 
 #[test]
-fn what_overlaps_because_an_end_was_lost_is_counted_once() {
+fn blocks_that_overlap_because_an_end_was_lost_count_once() {
     let mut story = Story::default();
-    know(&mut story, KNOWN);
+    set_range(&mut story, RANGE);
     story.allocate(block(0x10, 0x1000, 0x2000));
     story.allocate(block(0x20, 0x1800, 0x800));
     story.allocate(block(0x30, 0x2800, 0x1000));
     // 0x1000 to 0x3800.
-    assert_eq!(told(&story).0, Some((0x5800, 0x5800)));
+    assert_eq!(bank(&story).0, Some((0x5800, 0x5800)));
 }
 
 #[test]
-fn each_allocator_and_type_has_a_space_and_an_empty_buffer_lies_in_none() {
+fn each_allocator_and_type_has_a_space_and_an_empty_buffer_has_no_block() {
     let mut story = Story::default();
-    know(&mut story, KNOWN);
+    set_range(&mut story, RANGE);
     story.allocate(block(0x10, 0x1000, 0x800));
     story.allocate(owning(0x20, MESH, 0, 0));
     story.allocate(Buffer {
@@ -134,7 +134,7 @@ fn each_allocator_and_type_has_a_space_and_an_empty_buffer_lies_in_none() {
     assert_eq!(
         spaces,
         [
-            (BufferType::Dram, 1, Some(KNOWN)),
+            (BufferType::Dram, 1, Some(RANGE)),
             (BufferType::L1, 1, None),
             (BufferType::Dram, 1, None),
         ]
@@ -142,21 +142,21 @@ fn each_allocator_and_type_has_a_space_and_an_empty_buffer_lies_in_none() {
 }
 
 #[test]
-fn what_was_found_lies_where_it_was_found() {
+fn a_found_buffer_has_a_block() {
     let mut story = Story::default();
-    know(&mut story, KNOWN);
+    set_range(&mut story, RANGE);
     story.apply(EventKind::Found(block(0x10, 0x1000, 0x800)));
-    assert_eq!(told(&story).0, Some((0x7800, 0x7800)));
-    // Its allocation comes only now, and tells no length.
+    assert_eq!(bank(&story).0, Some((0x7800, 0x7800)));
+    // Its allocation comes only now, without a length.
     story.allocate(owning(0x10, MESH, 0x1000, 12 * 0x800));
-    assert_eq!(told(&story), (None, vec![(0x1000, None)]));
+    assert_eq!(bank(&story), (None, vec![(0x1000, None)]));
     assert_eq!(story.dram(MESH).live_buffers, 1);
 }
 
 #[test]
-fn a_failure_knows_what_was_free_then() {
+fn a_failure_has_what_was_free_at_that_time() {
     let mut story = Story::default();
-    know(&mut story, KNOWN);
+    set_range(&mut story, RANGE);
     story.allocate(block(0x10, 0x1000, 0x800));
     story.allocate(block(0x20, 0x3000, 0x800));
     story.apply(EventKind::Failed(owning(0x30, MESH, 0, 1 << 30)));
@@ -174,25 +174,25 @@ fn a_failure_knows_what_was_free_then() {
         .collect();
     assert_eq!(
         free,
-        [Some((KNOWN, 0x7000, 0x5800)), Some((KNOWN, 0x7800, 0x7800))]
+        [Some((RANGE, 0x7000, 0x5800)), Some((RANGE, 0x7800, 0x7800))]
     );
 }
 
 #[test]
-fn a_failure_of_an_allocator_that_gave_nothing_has_all_free() {
+fn for_a_failure_of_an_allocator_without_buffers_everything_was_free() {
     let mut story = Story::default();
-    know(&mut story, KNOWN);
+    set_range(&mut story, RANGE);
     story.apply(EventKind::Failed(owning(0x30, MESH, 0, 1 << 30)));
     let free = story.process().failed_allocations()[0].free;
-    let all = Free {
+    let all = FreeSpace {
         bytes: 0x8000,
         largest: 0x8000,
     };
-    assert_eq!(free, Some((KNOWN, all)));
+    assert_eq!(free, Some((RANGE, all)));
 }
 
 #[test]
-fn a_range_that_is_learnt_later_tells_what_was_free_at_a_failure() {
+fn a_range_that_is_set_later_gives_what_was_free_at_a_failure() {
     let mut story = Story::default();
     story.allocate(block(0x10, 0x2000, 0x800));
     story.apply(EventKind::Failed(owning(0x30, MESH, 0, 1 << 30)));
@@ -202,26 +202,26 @@ fn a_range_that_is_learnt_later_tells_what_was_free_at_a_failure() {
     };
     assert_eq!(free(&story), None);
     story.deallocate(block(0x10, 0x2000, 0x800));
-    know(&mut story, KNOWN);
+    set_range(&mut story, RANGE);
     assert_eq!(free(&story), Some((0x7800, 0x6800)));
-    // What the allocator has now was not what it had then.
-    know(
+    // A range that changes afterwards doesn't apply to the failure.
+    set_range(
         &mut story,
         BankRange {
             end: 0x8000,
-            ..KNOWN
+            ..RANGE
         },
     );
     assert_eq!(free(&story), Some((0x7800, 0x6800)));
 }
 
 #[test]
-fn the_range_of_an_allocator_that_freed_all_is_not_that_of_the_next_one_there() {
+fn the_range_of_an_allocator_that_freed_everything_is_not_that_of_the_next_one_at_its_address() {
     let mut story = Story::default();
     story.allocate(block(0x10, 0x2000, 0x800));
     story.apply(EventKind::Failed(owning(0x30, MESH, 0, 1 << 30)));
     story.apply(EventKind::BulkFree(ALLOCATOR));
-    know(&mut story, KNOWN);
+    set_range(&mut story, RANGE);
     assert_eq!(story.process().failed_allocations()[0].free, None);
     story.apply(EventKind::BulkFree(ALLOCATOR));
     story.allocate(block(0x20, 0x2000, 0x800));
@@ -229,20 +229,20 @@ fn the_range_of_an_allocator_that_freed_all_is_not_that_of_the_next_one_there() 
 }
 
 #[test]
-fn what_lay_there_when_all_was_freed_is_kept_until_there_is_another() {
+fn blocks_freed_in_bulk_are_kept_until_there_is_another_allocator() {
     let mut story = Story::default();
-    know(&mut story, KNOWN);
+    set_range(&mut story, RANGE);
     story.allocate(block(0x10, 0x1000, 0x800));
     story.allocate(block(0x20, 0x3000, 0x800));
     story.deallocate(block(0x10, 0x1000, 0x800));
     story.apply(EventKind::BulkFree(ALLOCATOR));
     let freed_at = story.now;
-    // A device that closes frees all twice.
+    // A device that closes frees everything twice.
     story.apply(EventKind::BulkFree(ALLOCATOR));
     let space = only(&story);
     assert_eq!(space.freed_at, Some(Nanoseconds(freed_at)));
     assert_eq!(
-        told(&story),
+        bank(&story),
         (Some((0x7800, 0x5800)), vec![(0x3000, Some(0x800))])
     );
 
@@ -256,18 +256,18 @@ fn what_lay_there_when_all_was_freed_is_kept_until_there_is_another() {
 }
 
 #[test]
-fn what_lies_there_when_the_process_ends_is_the_end() {
+fn blocks_in_use_when_the_process_ends_stay() {
     let mut story = Story::default();
-    know(&mut story, KNOWN);
+    set_range(&mut story, RANGE);
     story.allocate(block(0x10, 0x1000, 0x800));
     story.apply(EventKind::Exit(Some(Exit::Code(0))));
-    assert_eq!(told(&story).0, Some((0x7800, 0x7800)));
+    assert_eq!(bank(&story).0, Some((0x7800, 0x7800)));
 }
 
 #[test]
-fn a_program_that_is_executed_has_allocators_of_its_own() {
+fn an_executed_program_has_allocators_of_its_own() {
     let mut story = Story::default();
-    know(&mut story, KNOWN);
+    set_range(&mut story, RANGE);
     story.allocate(block(0x10, 0x1000, 0x800));
     story.apply(EventKind::Exec);
     assert_eq!(story.process().spaces().count(), 0);
@@ -276,34 +276,34 @@ fn a_program_that_is_executed_has_allocators_of_its_own() {
 }
 
 #[test]
-fn lengths_that_turn_out_wrong_are_known_no_more() {
+fn wrong_lengths_are_discarded() {
     let mut story = Story::default();
-    know(&mut story, KNOWN);
+    set_range(&mut story, RANGE);
     story.allocate(block(0x10, 0x1000, 0x800));
     story.apply(EventKind::Failed(owning(0x30, MESH, 0, 1 << 30)));
     story.ledger.forget_lengths(PID);
-    assert_eq!(told(&story), (None, vec![(0x1000, None)]));
+    assert_eq!(bank(&story), (None, vec![(0x1000, None)]));
     let process = story.process();
     assert_eq!(process.failed_allocations()[0].free, None);
-    let live = process.owning().next().expect("one");
+    let live = process.owning().next().expect("a live buffer");
     assert_eq!(live.buffer.bytes_per_bank, None);
 }
 
 #[test]
-fn where_not_all_in_use_is_known_nobody_knows_what_is_free() {
+fn with_unknown_buffers_what_is_free_is_unknown() {
     let mut story = Story::default();
-    know(&mut story, KNOWN);
+    set_range(&mut story, RANGE);
     story.allocate(block(0x10, 0x1000, 0x800));
-    story.ledger.misses_some(PID);
+    story.ledger.expect_unknown_buffers(PID);
     story.apply(EventKind::Failed(owning(0x30, MESH, 0, 1 << 30)));
-    assert_eq!(told(&story), (None, vec![(0x1000, Some(0x800))]));
+    assert_eq!(bank(&story), (None, vec![(0x1000, Some(0x800))]));
     assert_eq!(story.process().failed_allocations()[0].free, None);
 }
 
 #[test]
-fn the_first_failures_know_what_lay_where() {
+fn the_first_failures_have_the_blocks_in_use() {
     let mut story = Story::default();
-    know(&mut story, KNOWN);
+    set_range(&mut story, RANGE);
     let fail = |story: &mut Story, buffer_type| {
         story.apply(EventKind::Failed(Buffer {
             buffer_type,
@@ -329,7 +329,7 @@ fn the_first_failures_know_what_lay_where() {
             Some((space.buffer_type, space.range, used))
         })
         .collect();
-    let dram = |used| Some((BufferType::Dram, Some(KNOWN), used));
+    let dram = |used| Some((BufferType::Dram, Some(RANGE), used));
     assert_eq!(
         spaces,
         [
@@ -346,15 +346,15 @@ fn the_first_failures_know_what_lay_where() {
 }
 
 #[test]
-fn where_a_range_is_learnt_after_a_failure_its_space_has_it() {
+fn a_range_that_is_set_after_a_failure_is_in_the_failures_space() {
     let mut story = Story::default();
     story.allocate(block(0x10, 0x2000, 0x800));
     for _ in 0..2 {
         story.apply(EventKind::Failed(owning(0x30, MESH, 0, 1 << 30)));
-        know(&mut story, KNOWN);
+        set_range(&mut story, RANGE);
         let failed = &story.process().failed_allocations()[0];
-        let space = failed.space.as_ref().expect("of the first");
-        assert_eq!(space.range, Some(KNOWN));
+        let space = failed.space.as_ref().expect("one of the first failures");
+        assert_eq!(space.range, Some(RANGE));
         assert_eq!(space.free(), failed.free.map(|(_, free)| free));
     }
 }

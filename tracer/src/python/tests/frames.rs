@@ -1,7 +1,14 @@
-//! What blocks of frames say.
+//! Decoding of the blocks of frames.
 
-use super::memory::noise;
-use crate::python::{Instruction, LONGEST_BLOCK, Layout, MOST_DEREFS, RawFrame, Walk};
+use proptest::{collection::vec, prelude::*, sample::select};
+
+use crate::{
+    properties::property_config,
+    python::{
+        Instruction, Layout, RawFrame, Walk,
+        walk::{MAX_BLOCK_LEN, MAX_DEREFS},
+    },
+};
 
 const SERIES: [(u8, u8); 3] = [(3, 10), (3, 11), (3, 12)];
 
@@ -9,7 +16,7 @@ fn layout(series: (u8, u8)) -> Layout {
     Layout::of_series(series).expect("a known series")
 }
 
-/// A block with these words and bytes in it.
+/// A block with these words and bytes, by their offsets.
 fn block(len: usize, words: &[(usize, u64)], bytes: &[(usize, u8)]) -> Vec<u8> {
     let mut block = vec![0; len];
     for (at, word) in words {
@@ -25,10 +32,10 @@ fn block(len: usize, words: &[(usize, u64)], bytes: &[(usize, u8)]) -> Vec<u8> {
 fn a_walk_is_small_enough_for_the_kernel() {
     for series in SERIES {
         let walk = Walk::new(&layout(series), 0x1000);
-        assert!(usize::from(walk.block_len) <= LONGEST_BLOCK, "{series:?}");
+        assert!(usize::from(walk.block_len) <= MAX_BLOCK_LEN, "{series:?}");
         assert_eq!(walk.block_len % 8, 0, "{series:?}");
         assert!(walk.previous_in_block + 8 <= walk.block_len, "{series:?}");
-        assert!((1..=MOST_DEREFS).contains(&walk.frame.len()), "{series:?}");
+        assert!((1..=MAX_DEREFS).contains(&walk.frame.len()), "{series:?}");
     }
     let walk = Walk::new(&layout((3, 10)), 0x1000);
     assert_eq!((walk.block_start, walk.block_len), (24, 80));
@@ -55,7 +62,7 @@ fn each_frame_of_3_10_is_called_by_c_code() {
 }
 
 #[test]
-fn frames_of_3_11_say_which_of_them_c_code_called() {
+fn frames_of_3_11_have_a_flag_if_c_code_called_them() {
     let layout = layout((3, 11));
     let blocks = [
         block(40, &[(0, 0xc0de), (24, 0x5000)], &[(37, 1)]),
@@ -82,20 +89,39 @@ fn a_shim_of_3_12_is_no_frame_but_makes_the_one_before_it_a_boundary() {
     let function = |code| block(72, &[(0, code), (56, 0x5000)], &[(70, 0)]);
     let shim = block(72, &[(0, 0xdead)], &[(70, 3)]);
     let blocks = [function(1), function(2), shim.clone(), function(3), shim].concat();
-    let told: Vec<_> = layout
+    let decoded: Vec<_> = layout
         .frames(&blocks)
         .iter()
         .map(|frame| (frame.code, frame.is_boundary))
         .collect();
-    assert_eq!(told, [(1, false), (2, true), (3, true)]);
+    assert_eq!(decoded, [(1, false), (2, true), (3, true)]);
     let cut_short = &blocks[..72 + 40];
     assert_eq!(layout.frames(cut_short).len(), 1);
 }
 
-#[test]
-fn blocks_of_anything_are_no_harm() {
-    for series in SERIES {
-        let bytes: Vec<u8> = (0..10_000).map(|i| noise(i) as u8).collect();
-        assert!(!layout(series).frames(&bytes).is_empty());
+/// A series, blocks of its length with random content, and an incomplete block.
+fn random_blocks() -> impl Strategy<Value = ((u8, u8), Vec<Vec<u8>>, Vec<u8>)> {
+    select(&SERIES).prop_flat_map(|series| {
+        let len = usize::from(Walk::new(&layout(series), 0).block_len);
+        let blocks = vec(vec(any::<u8>(), len), 0..=20);
+        (Just(series), blocks, vec(any::<u8>(), 0..len))
+    })
+}
+
+proptest! {
+    #![proptest_config(property_config(200))]
+
+    #[test]
+    fn each_random_block_is_a_frame_unless_its_owner_is_that_of_a_shim(
+        (series, blocks, incomplete) in random_blocks()
+    ) {
+        let owner = |block: &[u8]| match series {
+            (3, 11) => Some(block[37]),
+            (3, 12) => Some(block[70]),
+            _ => None,
+        };
+        let frames = blocks.iter().filter(|block| owner(block) != Some(3)).count();
+        let bytes = [blocks.concat(), incomplete].concat();
+        prop_assert_eq!(layout(series).frames(&bytes).len(), frames);
     }
 }

@@ -1,9 +1,13 @@
-//! Line tables of CPython's standard library, and what CPython's own `co_lines` says of them.
+//! Line tables of CPython's standard library, compared with CPython's own `co_lines`.
 
-use super::memory::noise;
-use crate::python::{LineTable, Span};
+use proptest::{collection::vec, prelude::*};
 
-/// By `fixtures/line_tables.py`.
+use crate::{
+    properties::property_config,
+    python::{LineTable, lines::Span},
+};
+
+/// Written by `fixtures/line_tables.py`.
 const FIXTURES: [(&str, &str); 4] = [
     ("3.10", include_str!("../fixtures/line_tables-3.10.txt")),
     ("3.11", include_str!("../fixtures/line_tables-3.11.txt")),
@@ -30,8 +34,8 @@ fn lines(spans: &[Span]) -> Vec<Option<u32>> {
     spans.iter().flat_map::<Vec<_>, _>(each).collect()
 }
 
-/// `0-3:12 3-5:-`.
-fn told(ranges: &[&str]) -> Vec<Option<u32>> {
+/// The line of each instruction, from ranges like `0-3:12 3-5:-`.
+fn expected(ranges: &[&str]) -> Vec<Option<u32>> {
     let span = |range: &&str| {
         let (instructions, line) = range.split_once(':')?;
         let (start, end) = instructions.split_once('-')?;
@@ -56,7 +60,11 @@ fn every_instruction_has_the_line_that_cpython_says() {
             };
             let spans =
                 table(version, bytes(table_bytes)).spans(first_line.parse().expect("a line"));
-            assert_eq!(lines(&spans), told(ranges), "{version}: {module} {name}");
+            assert_eq!(
+                lines(&spans),
+                expected(ranges),
+                "{version}: {module} {name}"
+            );
             count += 1;
         }
         assert!(count > 30, "{version}: {count} code objects");
@@ -64,8 +72,8 @@ fn every_instruction_has_the_line_that_cpython_says() {
 }
 
 #[test]
-fn a_location_may_have_no_line_and_the_next_goes_on_from_the_last() {
-    // Two units without a location, one on the next line, one five lines up.
+fn a_line_after_a_location_without_one_counts_from_the_last_line() {
+    // Two code units without a line, one in the next line, one five lines up.
     let table = LineTable::Locations(vec![0xf9, 0xd8, 0, 0, 0xe8, 0x0b]);
     let spans = table.spans(10);
     assert_eq!(lines(&spans), [None, None, Some(11), Some(6)]);
@@ -73,16 +81,19 @@ fn a_location_may_have_no_line_and_the_next_goes_on_from_the_last() {
     assert_eq!(lines(&table.spans(10)), [None, None, Some(11), Some(6)]);
 }
 
-#[test]
-fn a_table_of_anything_is_no_harm() {
-    for seed in 0..2_000 {
-        let len = noise(seed) % 200;
-        let bytes: Vec<u8> = (0..len).map(|i| noise(seed << 8 | i) as u8).collect();
+proptest! {
+    #![proptest_config(property_config(2_000))]
+
+    #[test]
+    fn a_table_of_random_bytes_does_no_harm(bytes in vec(any::<u8>(), 0..200)) {
         for version in ["3.10", "3.11"] {
             for first_line in [1, 0, -1, i32::MAX, i32::MIN] {
-                let spans = table(version, bytes.clone()).spans(first_line);
-                let ends = spans.iter().map(|span| span.instructions.end);
-                assert!(ends.is_sorted());
+                let mut end = 0;
+                for Span { instructions, .. } in table(version, bytes.clone()).spans(first_line) {
+                    prop_assert_eq!(instructions.start, end, "{}, from line {}", version, first_line);
+                    prop_assert!(instructions.end >= end, "{version}, from line {first_line}");
+                    end = instructions.end;
+                }
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Real CPythons: what is read from outside is what they say themselves.
+//! Real CPythons: their stacks, read from outside, compared with their own reports.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,13 +12,13 @@ use procfs::process::{MMapPath, Process};
 use serde::Deserialize;
 
 use crate::{
-    python::{CodeObject, Python, PythonError, RawFrame, Symbols, layout::Layout},
+    python::{CodeObject, InterpreterSymbols, Python, PythonError, RawFrame, layout::Layout},
     target::ProcessMemory,
 };
 
-/// What `fixtures/threads.py` says of a thread.
+/// A thread as `fixtures/threads.py` reports it.
 #[derive(Deserialize)]
-struct Told {
+struct ReportedThread {
     name: String,
     /// File, line and function, the innermost first.
     frames: Vec<(String, Option<u32>, String)>,
@@ -27,9 +27,9 @@ struct Told {
 /// A CPython that runs `fixtures/threads.py`.
 struct Running {
     child: Child,
-    symbols: Symbols,
+    symbols: InterpreterSymbols,
     /// By `threading.get_ident`.
-    told: BTreeMap<u64, Told>,
+    threads: BTreeMap<u64, ReportedThread>,
 }
 
 impl Running {
@@ -45,19 +45,19 @@ impl Running {
         let mut line = String::new();
         let stdout = child.stdout.take().expect("piped");
         BufReader::new(stdout).read_line(&mut line).expect("text");
-        let told: BTreeMap<String, Told> = serde_json::from_str(&line).expect("JSON");
-        let told = told.into_iter();
+        let threads: BTreeMap<String, ReportedThread> = serde_json::from_str(&line).expect("JSON");
+        let threads = threads.into_iter();
         Self {
             symbols: symbols(child.id()).expect("an interpreter"),
-            told: told
-                .map(|(id, told)| (id.parse().expect("a number"), told))
+            threads: threads
+                .map(|(id, thread)| (id.parse().expect("a number"), thread))
                 .collect(),
             child,
         }
     }
 
     fn memory(&self) -> ProcessMemory {
-        ProcessMemory::of(self.child.id())
+        ProcessMemory::new(self.child.id())
     }
 
     fn verify(&self) -> Result<Python, PythonError> {
@@ -68,13 +68,13 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.child.kill().ok();
+        self.child.wait().ok();
     }
 }
 
-/// Those of the interpreter that a process runs, in its executable or in a library.
-fn symbols(pid: u32) -> Option<Symbols> {
+/// The symbols of the interpreter that a process runs, in its executable or in a library.
+fn symbols(pid: u32) -> Option<InterpreterSymbols> {
     let maps = Process::new(pid.try_into().ok()?).ok()?.maps().ok()?;
     maps.into_iter()
         .filter(|map| map.offset == 0)
@@ -86,12 +86,12 @@ fn symbols(pid: u32) -> Option<Symbols> {
             if !name.contains("python") {
                 return None;
             }
-            Symbols::of(&fs::read(path).ok()?, map.address.0).ok()
+            InterpreterSymbols::read(&fs::read(path).ok()?, map.address.0).ok()
         })
 }
 
-/// The CPythons of this machine: on the path, and pyenv's. Of each release one with the interpreter in
-/// a library and one with it in the executable, if there are both.
+/// The CPythons of this machine, on the path and of pyenv. Some have the interpreter in a library, others in the
+/// executable.
 fn pythons() -> Vec<PathBuf> {
     let mut directories: Vec<PathBuf> = env::var_os("PATH")
         .map(|path| env::split_paths(&path).collect())
@@ -107,7 +107,7 @@ fn pythons() -> Vec<PathBuf> {
         (10..=13).map(name).collect::<Vec<_>>()
     };
     let is_program = |path: &PathBuf| {
-        // Not a script that chooses one, as pyenv's shims are.
+        // pyenv's shims are scripts.
         fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"\x7fELF"))
     };
     let found: BTreeSet<PathBuf> = directories
@@ -116,7 +116,7 @@ fn pythons() -> Vec<PathBuf> {
         .filter(is_program)
         .filter_map(|path| path.canonicalize().ok())
         .collect();
-    // What cargo xtask runs ttnn with: see README.md.
+    // `cargo xtask` runs ttnn with one of these: see README.md.
     assert!(
         found
             .iter()
@@ -132,7 +132,7 @@ fn running() -> Vec<(PathBuf, Running)> {
 }
 
 #[test]
-fn stacks_are_what_cpython_says_they_are() {
+fn stacks_are_those_that_cpython_reports() {
     for (path, running) in running() {
         let memory = running.memory();
         let python = running.verify().expect("a layout that holds");
@@ -143,8 +143,8 @@ fn stacks_are_what_cpython_says_they_are() {
             path.display(),
             python.version
         );
-        for (id, told) in &running.told {
-            let what = format!("{}, {}", path.display(), told.name);
+        for (id, thread) in &running.threads {
+            let what = format!("{}, {}", path.display(), thread.name);
             let blocks = python.walk.stack(&memory, *id, 1_000).expect("readable");
             let blocks = blocks.unwrap_or_else(|| panic!("{what}: no frames"));
             assert!(blocks.is_whole, "{what}");
@@ -159,9 +159,8 @@ fn stacks_are_what_cpython_says_they_are() {
                     Some((frame.file?, frame.line, frame.function?))
                 })
                 .collect();
-            assert_eq!(seen, told.frames, "{what}");
+            assert_eq!(seen, thread.frames, "{what}");
         }
-        println!("{}: {} threads", path.display(), running.told.len());
     }
 }
 
@@ -171,9 +170,9 @@ fn a_boundary_is_a_frame_that_c_code_called() {
         let python = running.verify().expect("a layout that holds");
         let frames = |name: &str| -> Vec<RawFrame> {
             let (id, _) = running
-                .told
+                .threads
                 .iter()
-                .find(|(_, told)| told.name == name)
+                .find(|(_, thread)| thread.name == name)
                 .expect("a thread of the script");
             let blocks = python.walk.stack(&running.memory(), *id, 1_000);
             let blocks = blocks.expect("readable").expect("frames");
@@ -184,13 +183,13 @@ fn a_boundary_is_a_frame_that_c_code_called() {
             frames.map(|frame| frame.is_boundary).collect()
         };
         let is_3_10 = python.version.series() == (3, 10);
-        // blocked, innermost, inner, outer: all but `outer` called from Python.
+        // blocked, innermost, inner, outer: all but `outer` are called from Python.
         let called = boundaries("outer");
         assert_eq!(called[..3], [is_3_10; 3], "{}", path.display());
-        // blocked, <lambda>, called by `map`.
+        // blocked, <lambda>. `map` calls the latter.
         let called = boundaries("through_c");
         assert_eq!(called[..2], [is_3_10, true], "{}", path.display());
-        for thread in running.told.values() {
+        for thread in running.threads.values() {
             let boundaries = boundaries(&thread.name);
             assert_eq!(boundaries.last(), Some(&true), "{}", path.display());
         }
@@ -198,19 +197,22 @@ fn a_boundary_is_a_frame_that_c_code_called() {
 }
 
 #[test]
-fn threads_are_known_by_their_fs_bases() {
+fn threads_are_identified_by_their_fs_bases() {
     let (_, running) = running().swap_remove(0);
     let (memory, symbols) = (running.memory(), &running.symbols);
     let verify = |bases: &[u64]| {
         let bases = bases.iter().copied().collect();
         Python::verify(&memory, symbols, Some(&bases))
     };
-    let bases: Vec<u64> = running.told.keys().copied().collect();
+    let bases: Vec<u64> = running.threads.keys().copied().collect();
     assert!(verify(&bases).is_ok());
     assert!(verify(&bases[..1]).is_ok());
-    assert!(matches!(verify(&[]), Err(PythonError::NoWitness)));
+    assert!(matches!(verify(&[]), Err(PythonError::NoThreadInPython)));
     let foreign: Vec<u64> = bases.iter().map(|base| base + 64).collect();
-    assert!(matches!(verify(&foreign), Err(PythonError::NoWitness)));
+    assert!(matches!(
+        verify(&foreign),
+        Err(PythonError::NoThreadInPython)
+    ));
 }
 
 #[test]
@@ -243,43 +245,44 @@ fn a_layout_that_does_not_hold_is_refused() {
     }
 }
 
-/// Moves a field.
+/// Moves a field by so many bytes.
 type Change = fn(&mut Layout, i16);
 
-/// What a field's being elsewhere is noticed by.
+/// A wrong offset of any of these fields is noticed.
 const CHANGES: [(&str, Change); 12] = [
     ("threads", |layout, by| {
-        shift(&mut layout.interpreter.threads, by)
+        shift(&mut layout.interpreter.threads, by);
     }),
     ("interpreter", |layout, by| {
-        shift(&mut layout.thread.interpreter, by)
+        shift(&mut layout.thread.interpreter, by);
     }),
     ("thread id", |layout, by| shift(&mut layout.thread.id, by)),
-    // Moved back it is the link to the thread before, of which the first has none: a list of one.
+    // Only forwards. One word back is the link to the thread before. The first thread has none, so the list would
+    // have one thread.
     ("next", |layout, by| {
-        shift(&mut layout.thread.next, by.abs())
+        shift(&mut layout.thread.next, by.abs());
     }),
     ("frame", |layout, by| shift(&mut layout.thread.frame[0], by)),
     ("previous", |layout, by| {
-        shift(&mut layout.frame.previous, by)
+        shift(&mut layout.frame.previous, by);
     }),
     ("code", |layout, by| shift(&mut layout.frame.code, by)),
     ("interpreters", |layout, by| {
-        shift(&mut layout.interpreters, by * 2)
+        shift(&mut layout.interpreters, by * 2);
     }),
     ("line table", |layout, by| {
-        shift(&mut layout.code.line_table, by)
+        shift(&mut layout.code.line_table, by);
     }),
     ("state of text", |layout, by| {
-        shift(&mut layout.text.state, by)
+        shift(&mut layout.text.state, by);
     }),
     ("length of text", |layout, by| {
-        shift(&mut layout.text.length, by)
+        shift(&mut layout.text.length, by);
     }),
     ("position", |layout, by| {
         use crate::python::layout::Position::{Index, Pointer};
         match &mut layout.frame.position {
-            // The next field, f_lineno, is 0 here.
+            // By two words: the next field of 3.10, f_lineno, is 0 here.
             Index(at) | Pointer(at) => shift(at, by * 2),
         }
     }),
@@ -293,15 +296,15 @@ fn shift(offset: &mut u16, by: i16) {
 fn other_files_are_not_cpython() {
     let own = fs::read("/proc/self/exe").expect("one's own program");
     assert!(matches!(
-        Symbols::of(&own, 0),
+        InterpreterSymbols::read(&own, 0),
         Err(PythonError::NotCPython { .. })
     ));
     assert!(matches!(
-        Symbols::of(b"#!/bin/sh", 0),
+        InterpreterSymbols::read(b"#!/bin/sh", 0),
         Err(PythonError::NotElf(_))
     ));
     assert!(matches!(
-        Symbols::of(&own[..5_000], 0),
+        InterpreterSymbols::read(&own[..5_000], 0),
         Err(PythonError::NotElf(_) | PythonError::NotCPython { .. })
     ));
 }

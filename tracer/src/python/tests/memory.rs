@@ -1,15 +1,17 @@
-//! Memory that a test made up.
+//! Memory for tests.
 
 use std::collections::BTreeMap;
 
-use crate::replay::{ReadMemory, Unreadable};
+use proptest::prelude::*;
+
+use crate::target::{ReadMemory, Unreadable};
 
 /// Pieces of memory by their addresses.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pieces(BTreeMap<u64, Vec<u8>>);
 
 impl Pieces {
-    /// Puts bytes at an address, over what is there of the piece that begins there.
+    /// Writes bytes to the piece that begins at `address`, `at` bytes from its beginning.
     pub(super) fn put(&mut self, address: u64, at: u16, bytes: &[u8]) {
         let piece = self.0.entry(address).or_default();
         let (start, end) = (usize::from(at), usize::from(at) + bytes.len());
@@ -33,22 +35,32 @@ impl ReadMemory for Pieces {
     }
 }
 
-/// Memory that has something else everywhere, the same each time.
-pub(super) struct Noise(pub u64);
+/// Memory with random content, the same at each reading. The seed determines all of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Noise {
+    seed: u64,
+}
+
+impl Noise {
+    /// Any such memory.
+    pub(super) fn any() -> impl Strategy<Value = Self> {
+        any::<u64>().prop_map(|seed| Self { seed })
+    }
+
+    /// The byte at an address (splitmix64).
+    fn byte(self, address: u64) -> u8 {
+        let mut x = (self.seed ^ address).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (x ^ (x >> 31)) as u8
+    }
+}
 
 impl ReadMemory for Noise {
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), Unreadable> {
         for (i, byte) in bytes.iter_mut().enumerate() {
-            *byte = noise(self.0 ^ address.wrapping_add(i as u64)) as u8;
+            *byte = self.byte(address.wrapping_add(i as u64));
         }
         Ok(())
     }
-}
-
-/// A number that follows from another as if by chance (splitmix64).
-pub(super) fn noise(seed: u64) -> u64 {
-    let mut x = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ (x >> 31)
 }

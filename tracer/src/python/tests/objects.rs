@@ -1,24 +1,21 @@
-//! Objects, and processes, that aren't what they should be.
+//! Implausible objects and processes.
 
 use std::collections::BTreeSet;
 
-use super::memory::{Noise, Pieces, noise};
-use crate::python::{
-    CodeObject, Layout, Python, PythonError, Symbols, Version, Walk, description,
-    objects::{Types, bytes, text},
-};
-use crate::replay::ReadMemory;
+use proptest::prelude::*;
 
-const TYPES: Types = Types {
-    code: 0x1_0000,
-    text: 0x2_0000,
-    bytes: 0x3_0000,
-    frame: 0x4_0000,
+use super::{
+    memory::{Noise, Pieces},
+    model::{TYPES, layout},
 };
-
-fn layout() -> Layout {
-    Layout::of_series((3, 12)).expect("a known series")
-}
+use crate::{
+    properties::property_config,
+    python::{
+        CodeObject, InterpreterSymbols, Layout, Python, PythonError, Version, Walk, description,
+        objects::{Types, bytes, text},
+    },
+    target::{ReadMemory, Unreadable},
+};
 
 /// A compact `str` of 3.12 at 0x5000.
 fn text_object(length: u64, kind: u32, is_ascii: bool, characters: &[u8]) -> Pieces {
@@ -50,7 +47,7 @@ fn text_is_read_in_each_width() {
 }
 
 #[test]
-fn text_that_cannot_be_is_refused() {
+fn implausible_text_is_refused() {
     let refused = |memory: Pieces| read(&memory).expect_err("no text").to_string();
     assert!(refused(text_object(4097, 1, true, b"")).contains("too long"));
     assert!(refused(text_object(1025, 4, false, b"")).contains("too long"));
@@ -83,7 +80,7 @@ fn bytes_have_a_limit() {
 }
 
 #[test]
-fn a_list_of_threads_that_runs_in_a_circle_is_refused() {
+fn a_circular_list_of_threads_is_refused() {
     let walk = Walk::new(&layout(), 0x1000);
     let mut memory = Pieces::default();
     memory.put_word(0x1000, 0, 0x2000);
@@ -96,7 +93,7 @@ fn a_list_of_threads_that_runs_in_a_circle_is_refused() {
 }
 
 #[test]
-fn a_stack_that_runs_in_a_circle_ends_where_it_should() {
+fn a_circular_stack_ends_at_the_limit() {
     let walk = Walk::new(&layout(), 0x1000);
     let mut memory = Pieces::default();
     memory.put(0x3000, 0, &[0; 80]);
@@ -106,7 +103,7 @@ fn a_stack_that_runs_in_a_circle_ends_where_it_should() {
 }
 
 #[test]
-fn of_two_states_of_one_thread_it_is_the_one_in_python_code() {
+fn of_two_states_with_one_thread_id_the_one_in_python_code_is_taken() {
     let walk = Walk::new(&layout(), 0x1000);
     let mut memory = Pieces::default();
     memory.put_word(0x1000, 0, 0x2000);
@@ -122,8 +119,8 @@ fn of_two_states_of_one_thread_it_is_the_one_in_python_code() {
     assert_eq!(walk.stack(&memory, 8, 5).expect("mapped"), None);
 }
 
-fn symbols(version: Option<u64>) -> Symbols {
-    Symbols {
+fn symbols(version: Option<u64>) -> InterpreterSymbols {
+    InterpreterSymbols {
         runtime: 0x9_0000,
         version,
         is_3_10_or_newer: false,
@@ -135,27 +132,27 @@ fn symbols(version: Option<u64>) -> Symbols {
 }
 
 #[test]
-fn versions_that_are_not_known_are_refused() {
+fn unknown_versions_are_refused() {
     let refused = |version: u32| {
         let mut memory = Pieces::default();
         memory.put(0x8000, 0, &version.to_le_bytes());
         let error = Python::verify(&memory, &symbols(Some(0x8000)), None);
         error.expect_err("nothing there").to_string()
     };
-    assert!(refused(0x030e_00f0).contains("3.14.0:"));
-    assert!(refused(0x030c_00a7).contains("3.12.0a7:"));
-    assert!(!refused(0x030c_00c1).contains("3.12.0rc1:"));
+    assert!(refused(0x030e_00f0).contains("3.14.0 isn't supported"));
+    assert!(refused(0x030c_00a7).contains("3.12.0a7 isn't supported"));
+    assert!(!refused(0x030c_00c1).contains("3.12.0rc1 isn't supported"));
     let older = Python::verify(&Pieces::default(), &symbols(None), None);
     assert!(matches!(older, Err(PythonError::TooOld)));
 }
 
 #[test]
-fn a_description_that_does_not_fit_is_refused() {
+fn a_wrong_description_is_refused() {
     let version = Version(0x030d_00f0);
-    let refused = |cookie: &[u8; 8], told: u32, is_free_threaded: u8| {
+    let refused = |cookie: &[u8; 8], version_word: u32, is_free_threaded: u8| {
         let mut bytes = [0; description::LEN];
         bytes[..8].copy_from_slice(cookie);
-        bytes[8..12].copy_from_slice(&told.to_le_bytes());
+        bytes[8..12].copy_from_slice(&version_word.to_le_bytes());
         bytes[16] = is_free_threaded;
         let layout = Layout::described(&bytes, version);
         layout.expect_err("an empty description").to_string()
@@ -166,44 +163,53 @@ fn a_description_that_does_not_fit_is_refused() {
     assert!(refused(b"xdebugpy", version.0, 0).contains("shape"));
 }
 
-#[test]
-fn memory_of_anything_is_refused() {
-    for seed in 0..200 {
-        let memory = Noise(noise(seed));
-        let symbols = Symbols {
-            is_3_10_or_newer: true,
-            ..symbols(None)
-        };
-        assert!(Python::verify(&memory, &symbols, Some(&BTreeSet::new())).is_err());
+/// Objects of one type with random content.
+#[derive(Debug)]
+struct Typed {
+    content: Noise,
+    type_address: u64,
+}
+
+impl ReadMemory for Typed {
+    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), Unreadable> {
+        self.content.read(address, bytes)?;
+        if address & 0xff == 8 && bytes.len() == 8 {
+            bytes.copy_from_slice(&self.type_address.to_le_bytes());
+        }
+        Ok(())
     }
 }
 
-#[test]
-fn a_code_object_of_anything_is_refused() {
-    /// Objects of the right type that have anything in them.
-    struct Typed(Noise, u64);
-    impl ReadMemory for Typed {
-        fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), crate::replay::Unreadable> {
-            self.0.read(address, bytes)?;
-            if address & 0xff == 8 && bytes.len() == 8 {
-                bytes.copy_from_slice(&self.1.to_le_bytes());
-            }
-            Ok(())
-        }
+proptest! {
+    #![proptest_config(property_config(200))]
+
+    #[test]
+    fn random_memory_is_refused(memory in Noise::any()) {
+        let symbols = InterpreterSymbols {
+            is_3_10_or_newer: true,
+            ..symbols(None)
+        };
+        prop_assert!(Python::verify(&memory, &symbols, Some(&BTreeSet::new())).is_err());
     }
-    let layout = layout();
-    let python = Python {
-        version: Version(0x030c_00f0),
-        walk: Walk::new(&layout, 0),
-        layout,
-        types: Types {
-            text: TYPES.code,
-            bytes: TYPES.code,
-            ..TYPES
-        },
-    };
-    for seed in 0..500 {
-        let memory = Typed(Noise(noise(seed)), TYPES.code);
-        assert!(CodeObject::read(&memory, &python, 0x7000).is_err());
+}
+
+proptest! {
+    #![proptest_config(property_config(500))]
+
+    #[test]
+    fn a_random_code_object_is_refused(content in Noise::any()) {
+        let layout = layout();
+        let python = Python {
+            version: Version(0x030c_00f0),
+            walk: Walk::new(&layout, 0),
+            layout,
+            types: Types {
+                text: TYPES.code,
+                bytes: TYPES.code,
+                ..TYPES
+            },
+        };
+        let memory = Typed { content, type_address: TYPES.code };
+        prop_assert!(CodeObject::read(&memory, &python, 0x7000).is_err());
     }
 }

@@ -1,9 +1,10 @@
-//! Who allocated what.
+//! Groups of buffers by stack.
 
 use super::*;
 use crate::{
+    frame::{Frame, FrameKind, Stack, StackId},
     origin::Origin,
-    stack::{Frame, FrameKind, Stack, StackId},
+    report::leaks::process_leaked_bytes,
 };
 
 fn native(function: &str, module: &str) -> Frame {
@@ -30,8 +31,8 @@ fn python_frame(function: &str, file: &str, line: u32) -> Frame {
 
 const METAL: &str = "/venv/ttnn/build/lib/libtt_metal.so";
 
-/// A stack as Python code has it that calls ttnn, which calls such a function of TT-Metal's.
-pub fn called(line: u32, within: &str, innermost: &str) -> Stack {
+/// The stack of Python code that calls ttnn, which calls the function `innermost` of TT-Metal.
+pub(super) fn called(line: u32, within: &str, innermost: &str) -> Stack {
     Stack {
         frames: vec![
             native(
@@ -47,12 +48,12 @@ pub fn called(line: u32, within: &str, innermost: &str) -> Stack {
     }
 }
 
-pub const TENSOR: &str =
+pub(super) const TENSOR: &str =
     "tt::tt_metal::tensor_impl::allocate_device_buffer(tt::tt_metal::TensorSpec)";
 const BINARIES: &str =
     "tt::tt_metal::distributed::MeshWorkloadImpl::load_binaries(MeshCommandQueue&)";
 
-pub fn stacks() -> BTreeMap<StackId, Stack> {
+pub(super) fn stacks() -> BTreeMap<StackId, Stack> {
     let torn = Stack {
         broken: Some("the stack's memory could not be read".into()),
         ..called(25, "Attention.forward", TENSOR)
@@ -63,7 +64,7 @@ pub fn stacks() -> BTreeMap<StackId, Stack> {
         (3, called(25, "Attention.forward", BINARIES)),
         (4, torn),
         (5, called(31, "Cache.grow", TENSOR)),
-        (99, called(1, "nobody refers to this", TENSOR)),
+        (99, called(1, "unreferenced", TENSOR)),
     ]
     .map(|(id, stack)| (StackId(id), stack))
     .into()
@@ -71,9 +72,9 @@ pub fn stacks() -> BTreeMap<StackId, Stack> {
 
 const SECOND: u64 = 1_000_000_000;
 
-/// A mesh of two chips: weights, activations that come and go, a program's binaries, a cache that
-/// grows until there is no room left, and something from before.
-pub fn model() -> Story {
+/// A mesh of two chips with weights, activations that come and go, a program's binaries, a cache that
+/// grows until an allocation fails, and a buffer from before attach.
+pub(super) fn model() -> Story {
     let mut story = Story::default();
     let mut object = 0x1000;
     let mut buffer = |buffer_type, size| {
@@ -84,7 +85,7 @@ pub fn model() -> Story {
         }
     };
     story.apply(EventKind::Found(buffer(BufferType::Dram, 3 * MIB)));
-    story.ledger.join(PID, MESH, [0, 1]);
+    story.ledger.add_members(PID, MESH, [0, 1]);
     let binaries = Buffer {
         object: ObjectPointer(0x9000),
         ..buffer(BufferType::Dram, 72 * KIB)
@@ -110,7 +111,7 @@ pub fn model() -> Story {
     }
     story.stack = Some(StackId(5));
     story.apply(EventKind::Failed(buffer(BufferType::Dram, 64 * 1024 * MIB)));
-    // Not captured, and one whose stack nobody has read.
+    // A buffer whose stack was not captured, and one whose stack was captured but not read.
     story.stack = None;
     story.allocate(buffer(BufferType::Trace, 64 * KIB));
     story.allocate_at(6, buffer(BufferType::L1, KIB));
@@ -119,10 +120,10 @@ pub fn model() -> Story {
     story
 }
 
-pub fn model_summary() -> Summary {
+pub(super) fn model_summary() -> Summary {
     let facts = facts(vec![ProcessFacts {
         stacks: stacks(),
-        ..python(PID, Attached::Running)
+        ..python_facts(PID, Attached::Running)
     }]);
     Summary::new(&model().ledger, &facts)
 }
@@ -135,7 +136,7 @@ fn only(summary: &Summary) -> &ProcessSummary {
 }
 
 #[test]
-fn the_json_of_who_allocated_what() {
+fn the_json_of_groups_by_stack() {
     let summary = model_summary();
     let process = only(&summary);
     insta::assert_json_snapshot!(serde_json::json!({
@@ -149,7 +150,7 @@ fn the_json_of_who_allocated_what() {
 }
 
 #[test]
-fn every_stack_that_is_referred_to_is_there_and_no_other() {
+fn exactly_the_stacks_that_are_referred_to_are_listed() {
     let summary = model_summary();
     let stacks = &only(&summary).stacks;
     let ids: Vec<u32> = stacks.iter().map(|stack| stack.id.0).collect();
@@ -160,15 +161,15 @@ fn every_stack_that_is_referred_to_is_there_and_no_other() {
 }
 
 #[test]
-fn a_leak_is_as_old_as_it_was_at_the_end_of_its_process() {
+fn the_age_of_a_leak_is_that_at_the_end_of_its_process() {
     let summary = model_summary();
     let cache = &only(&summary).leaks[1];
-    assert_eq!(cache.placed.group.stack, Some(StackId(5)));
+    assert_eq!(cache.held.group.stack, Some(StackId(5)));
     let (oldest, youngest) = (cache.oldest_age_ns, cache.youngest_age_ns);
     assert!(oldest > youngest, "{cache:?}");
     assert!(oldest < Some(8 * SECOND), "{cache:?}");
 
-    // Of one that runs on, at the trace's end.
+    // While the process runs, the age is that at the end of the trace.
     let mut story = Story {
         now: 499_999_999,
         ..Story::default()
@@ -179,17 +180,15 @@ fn a_leak_is_as_old_as_it_was_at_the_end_of_its_process() {
 }
 
 #[test]
-fn what_was_there_before_is_a_group_apart_without_a_stack_or_an_age() {
+fn buffers_from_before_attach_are_a_group_without_stack_or_age() {
     let summary = model_summary();
     let leaks = only(&summary).leaks.iter();
-    let before: Vec<_> = leaks
-        .filter(|leak| leak.placed.group.before_attach)
-        .collect();
+    let before: Vec<_> = leaks.filter(|leak| leak.held.group.before_attach).collect();
     let [before] = before.as_slice() else {
         panic!("one group: {before:?}")
     };
-    assert_eq!(before.placed.group.stack, None);
-    assert_eq!(before.placed.group.bytes, 3 * MIB);
+    assert_eq!(before.held.group.stack, None);
+    assert_eq!(before.held.group.bytes, 3 * MIB);
     assert_eq!((before.oldest_age_ns, before.youngest_age_ns), (None, None));
 }
 
@@ -197,7 +196,7 @@ fn what_was_there_before_is_a_group_apart_without_a_stack_or_an_age() {
 fn the_leaks_are_the_live_buffers() {
     for summary in [model_summary(), two_chips_summary(), troubled_summary()] {
         for process in &summary.processes {
-            let groups = process.leaks.iter().map(|leak| &leak.placed.group);
+            let groups = process.leaks.iter().map(|leak| &leak.held.group);
             let buffers: u64 = groups.clone().map(|group| group.buffers).sum();
             let bytes: u64 = groups.map(|group| group.bytes).sum();
             let live: u64 = process.live_buffers.iter().map(|buffer| buffer.size).sum();
@@ -209,7 +208,7 @@ fn the_leaks_are_the_live_buffers() {
 }
 
 #[test]
-fn a_peaks_groups_are_the_peak() {
+fn the_groups_of_a_peak_add_up_to_it() {
     for summary in [model_summary(), two_chips_summary(), troubled_summary()] {
         for process in &summary.processes {
             let mut peaks = process.peaks.iter();
@@ -219,8 +218,12 @@ fn a_peaks_groups_are_the_peak() {
                         continue;
                     }
                     let peak = peaks.next().expect("one for each");
-                    let place = (peak.device_kind, peak.device_id, peak.buffer_type);
-                    assert_eq!(place, (device.kind, device.id, buffer_type));
+                    let memory = DeviceMemory {
+                        device_kind: device.kind,
+                        device_id: device.id,
+                        buffer_type,
+                    };
+                    assert_eq!(peak.memory, memory);
                     let groups: u64 = peak.groups.iter().map(|group| group.bytes).sum();
                     assert_eq!(groups, usage.peak_bytes);
                     assert_eq!(
@@ -235,7 +238,7 @@ fn a_peaks_groups_are_the_peak() {
 }
 
 #[test]
-fn a_buffer_says_where_it_was_allocated_and_what_for() {
+fn a_buffer_has_the_origin_of_its_stack() {
     let summary = model_summary();
     let process = only(&summary);
     let of = |stack| {
@@ -248,10 +251,10 @@ fn a_buffer_says_where_it_was_allocated_and_what_for() {
 }
 
 #[test]
-fn without_a_stack_a_meshs_members_are_known_by_where_they_lie() {
+fn without_a_stack_a_members_share_is_known_by_its_address() {
     let mut story = Story::default();
     story.allocate_on_mesh(owning(0x100, MESH, 0x1000, KIB), &[0, 1]);
-    // Elsewhere, of another type, and on a chip that is no member.
+    // At another address, in another type of memory, and on a chip that is no member.
     story.create(view(0x200, chip(0), 0x1200, KIB / 2));
     story.create(Buffer {
         buffer_type: BufferType::L1,
@@ -279,14 +282,14 @@ fn without_a_stack_a_meshs_members_are_known_by_where_they_lie() {
 }
 
 #[test]
-fn what_the_application_may_have_forgotten_is_what_is_not_the_runtimes() {
+fn leaked_bytes_leave_out_the_runtimes_own_buffers() {
     let summary = model_summary();
     let runtimes = 72 * KIB + 64 * KIB;
     let all: u64 = only(&summary).live_buffers.iter().map(|b| b.size).sum();
-    assert_eq!(only(&summary).leaked_bytes(), all - runtimes);
+    assert_eq!(process_leaked_bytes(only(&summary)), all - runtimes);
 
     let mut story = Story::default();
     story.allocate_at(1, owning(0x10, chip(0), 0x1000, KIB));
     let running = Summary::new(&story.ledger, &facts(vec![]));
-    assert_eq!(only(&running).leaked_bytes(), 0, "while it runs");
+    assert_eq!(process_leaked_bytes(only(&running)), 0, "while it runs");
 }

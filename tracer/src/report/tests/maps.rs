@@ -1,7 +1,7 @@
-//! What lies where, in JSON and as a person sees it.
+//! Maps: their JSON and their occupancy bars.
 
 use super::*;
-use crate::stack::StackId;
+use crate::frame::StackId;
 
 const DRAM: BankRange = BankRange {
     banks: 12,
@@ -17,16 +17,18 @@ const L1: BankRange = BankRange {
 fn know_dram(story: &mut Story, range: BankRange) {
     story
         .ledger
-        .know_range(PID, ALLOCATOR, BufferType::Dram, range);
+        .set_bank_range(PID, ALLOCATOR, BufferType::Dram, range);
 }
 
-/// On a mesh of two chips: DRAM with a hole and a little at its end, and L1 that is half full, from the
-/// top, in pieces.
-pub fn with_holes() -> Story {
+/// A mesh of two chips. In DRAM there is a gap between two buffers, and a small buffer at the end; L1 is half
+/// full, with eight buffers and equal gaps from the top down.
+pub(super) fn with_holes() -> Story {
     let mut story = Story::default();
-    story.ledger.join(PID, MESH, [0, 1]);
+    story.ledger.add_members(PID, MESH, [0, 1]);
     know_dram(&mut story, DRAM);
-    story.ledger.know_range(PID, ALLOCATOR, BufferType::L1, L1);
+    story
+        .ledger
+        .set_bank_range(PID, ALLOCATOR, BufferType::L1, L1);
     let mut object = 0x1000;
     let mut buffer = |buffer_type, address, bytes| {
         object += 0x10;
@@ -49,10 +51,10 @@ pub fn with_holes() -> Story {
     story
 }
 
-pub fn summary_of(story: &Story) -> Summary {
+pub(super) fn summary_of(story: &Story) -> Summary {
     let facts = facts(vec![ProcessFacts {
         stacks: by_stack::stacks(),
-        ..python(PID, Attached::Start)
+        ..python_facts(PID, Attached::Start)
     }]);
     Summary::new(&story.ledger, &facts)
 }
@@ -67,15 +69,15 @@ fn shown(story: &Story, width: Option<u16>) -> String {
         .lines()
         .skip_while(|line| !line.starts_with(" In each bank"));
     let lines = lines.take_while(|line| {
-        let is_ours = line.is_empty() || line.contains('%') || line.contains("Fragmented");
-        is_ours || line.starts_with(" In each bank")
+        let is_of_maps = line.is_empty() || line.contains('%') || line.contains("Fragmented");
+        is_of_maps || line.starts_with(" In each bank")
     });
     let lines: Vec<&str> = lines.collect();
     lines.join("\n").trim_end().to_owned()
 }
 
 #[test]
-fn the_json_of_what_lies_where() {
+fn the_json_of_maps() {
     let mut story = Story::default();
     know_dram(&mut story, DRAM);
     let in_bank = |object, address, bytes| Buffer {
@@ -90,12 +92,12 @@ fn the_json_of_what_lies_where() {
 }
 
 #[test]
-fn a_bar_for_each_memory_that_something_lies_in() {
+fn each_memory_with_buffers_has_a_bar() {
     insta::assert_snapshot!(shown(&with_holes(), None));
 }
 
 #[test]
-fn a_bar_is_as_long_as_there_is_room_for() {
+fn a_bar_is_as_long_as_the_terminal_allows() {
     let story = with_holes();
     for (width, longest) in [(80, 80), (100, 100), (300, 102), (20, 64)] {
         let text = shown(&story, Some(width));
@@ -107,14 +109,14 @@ fn a_bar_is_as_long_as_there_is_room_for() {
 }
 
 #[test]
-fn what_lay_there_when_a_device_was_closed_is_said_to_have() {
+fn the_map_at_a_devices_closing_has_its_own_title() {
     let mut story = with_holes();
     let before = shown(&story, None);
     story.apply(EventKind::BulkFree(ALLOCATOR));
     let after = shown(&story, None);
     let closed = "\n In each bank, when its device was closed (";
     assert!(after.contains(closed));
-    // In L1 lay what the failure shows already.
+    // Without L1, whose map at the failure shows the same.
     let lines = before.replace("\n In each bank (", closed);
     let expected: Vec<&str> = lines.lines().collect();
     assert_eq!(
@@ -124,13 +126,13 @@ fn what_lay_there_when_a_device_was_closed_is_said_to_have() {
 }
 
 #[test]
-fn devices_on_which_the_same_lies_share_a_bar() {
+fn devices_with_the_same_blocks_share_a_bar() {
     let mut story = Story::default();
     for id in 0..4 {
         let allocator = AllocatorPointer(0xa0 + u64::from(id));
         story
             .ledger
-            .know_range(PID, allocator, BufferType::Dram, DRAM);
+            .set_bank_range(PID, allocator, BufferType::Dram, DRAM);
         story.allocate(Buffer {
             allocator,
             bytes_per_bank: Some(MIB * (1 + u64::from(id) / 3)),
@@ -147,26 +149,26 @@ fn devices_on_which_the_same_lies_share_a_bar() {
 }
 
 #[test]
-fn where_it_is_not_known_what_is_free_there_is_no_bar() {
+fn without_known_free_space_there_is_no_bar() {
     let mut story = with_holes();
     story.allocate(owning(0x10, MESH, 0x100_0000, KIB));
     let text = shown(&story, None);
     assert!(text.contains("L1") && !text.contains("DRAM"), "{text}");
-    story.ledger.misses_some(PID);
+    story.ledger.expect_unknown_buffers(PID);
     let text = shown(&story, None);
     assert!(!text.contains("\n In each bank ("), "{text}");
     assert_eq!(shown(&by_stack::model(), None), "");
 }
 
 #[test]
-fn a_map_without_what_is_free_lists_what_is_in_use() {
+fn a_map_without_known_free_space_lists_blocks_in_use() {
     let process = &summary_of(&by_stack::model()).processes[0];
     let [dram, l1, trace] = process.maps.as_slice() else {
         panic!("three: {:#?}", process.maps)
     };
     assert_eq!(
-        (dram.banks, dram.start, dram.room),
-        (None, None, RoomSummary::default())
+        (dram.banks, dram.start, dram.space),
+        (None, None, SpaceSummary::default())
     );
     assert_eq!(dram.blocks.len(), 9);
     assert!(dram.blocks.iter().all(|block| block.bytes.is_none()));
@@ -174,7 +176,7 @@ fn a_map_without_what_is_free_lists_what_is_in_use() {
 }
 
 #[test]
-fn a_failure_is_told_with_what_was_free() {
+fn a_failure_is_reported_with_the_free_space() {
     let story = with_holes();
     let failed = &story.process().failed_allocations()[0];
     assert_eq!(

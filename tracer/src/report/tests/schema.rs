@@ -1,4 +1,4 @@
-//! The published schema: every summary satisfies it, and what is broken does not.
+//! The published schema: every summary satisfies it, and broken ones do not.
 
 use jsonschema::Validator;
 use serde_json::{Value, json};
@@ -45,14 +45,14 @@ fn every_summary_satisfies_the_schema() {
             release: None,
             fields: BTreeMap::new(),
         }],
-        ..python(1, Attached::Running)
+        ..python_facts(1, Attached::Running)
     };
     let bare = Summary::new(&Ledger::default(), &facts(vec![bare]));
     for summary in [
         two_chips_summary(),
         troubled_summary(),
         by_stack::model_summary(),
-        change::changed_summary(),
+        baseline::changed_summary(),
         maps::summary_of(&maps::with_holes()),
         one_chip,
         empty,
@@ -63,7 +63,7 @@ fn every_summary_satisfies_the_schema() {
 }
 
 #[test]
-fn a_buffer_from_before_the_tracer_satisfies_the_schema() {
+fn a_buffer_from_before_attach_satisfies_the_schema() {
     let mut summary = two_chips_summary();
     let buffer = &mut summary.processes[0].live_buffers[0];
     *buffer = BufferSummary {
@@ -77,7 +77,7 @@ fn a_buffer_from_before_the_tracer_satisfies_the_schema() {
 }
 
 #[test]
-fn a_field_that_a_later_version_adds_satisfies_the_schema() {
+fn a_field_that_is_added_later_satisfies_the_schema() {
     let mut value = json_of(&two_chips_summary());
     for pointer in [
         "",
@@ -91,12 +91,12 @@ fn a_field_that_a_later_version_adds_satisfies_the_schema() {
     assert_eq!(errors(&value), [] as [String; 0]);
 }
 
-/// A summary with what is at `pointer` replaced: the first that has such a thing.
+/// A sample summary, the first that has a value at `pointer`, with that value replaced.
 fn with(pointer: &str, replacement: Value) -> Value {
     for summary in [
         two_chips_summary(),
         by_stack::model_summary(),
-        change::changed_summary(),
+        baseline::changed_summary(),
     ] {
         let mut value = json_of(&summary);
         if let Some(there) = value.pointer_mut(pointer) {
@@ -172,7 +172,7 @@ fn a_broken_summary_does_not_satisfy_the_schema() {
     assert!(!validator().is_valid(&unknown_type));
 }
 
-/// The pointer to each object in the value, and to each of its fields.
+/// Collects each field of each object in the value, as the pointer to the object and the field's name.
 fn fields(value: &Value, at: &str, found: &mut Vec<(String, String)>) {
     match value {
         Value::Object(object) => {
@@ -197,7 +197,7 @@ fn no_field_may_be_missing() {
         let whole = json_of(&summary);
         let mut all = Vec::new();
         fields(&whole, "", &mut all);
-        // Which fields of a buffer were found differs between releases.
+        // The fields of a library are optional: they differ between releases.
         all.retain(|(object, _)| !object.ends_with("/fields"));
         assert!(all.len() > 150, "{}", all.len());
         for (object, name) in all {

@@ -1,9 +1,9 @@
-//! What a person sees.
+//! The text for a person.
 
 use super::*;
-use crate::stack::StackId;
+use crate::frame::StackId;
 
-pub fn plain(summary: &Summary) -> String {
+pub(super) fn plain(summary: &Summary) -> String {
     table(summary, TableOptions::default())
 }
 
@@ -26,13 +26,13 @@ fn a_mesh_of_two_chips() {
 fn a_mesh_of_one_chip_is_shown_once() {
     let summary = Summary::new(
         &one_chip().ledger,
-        &facts(vec![python(PID, Attached::Start)]),
+        &facts(vec![python_facts(PID, Attached::Start)]),
     );
     insta::assert_snapshot!(plain(&summary));
 }
 
 #[test]
-fn a_mesh_of_one_chip_that_holds_more_is_shown_beside_it() {
+fn a_mesh_of_one_chip_with_other_buffers_is_shown_beside_the_chip() {
     let mut story = one_chip();
     story.allocate(Buffer {
         allocator: AllocatorPointer(0xb0),
@@ -44,7 +44,7 @@ fn a_mesh_of_one_chip_that_holds_more_is_shown_beside_it() {
 }
 
 #[test]
-fn many_chips_that_are_all_alike_share_their_rows() {
+fn many_chips_with_the_same_use_share_their_rows() {
     let mut story = Story::default();
     let chips: Vec<u32> = (0..32).collect();
     story.allocate_on_mesh(owning(0x1000, MESH, 0x10_0000, 3 * MIB), &chips);
@@ -52,7 +52,7 @@ fn many_chips_that_are_all_alike_share_their_rows() {
 }
 
 #[test]
-fn all_that_can_be_the_matter() {
+fn everything_that_can_go_wrong() {
     insta::assert_snapshot!(plain(&troubled_summary()));
 }
 
@@ -70,11 +70,11 @@ fn no_loss_is_plain_even_in_colour() {
 }
 
 #[test]
-fn without_colour_there_is_no_escape_and_names_cannot_bring_one_in() {
+fn without_colour_there_are_no_escapes_even_in_names() {
     let comm = "ev\x1b[2Jil\n".to_owned();
     let facts = facts(vec![ProcessFacts {
         comm,
-        ..python(PID, Attached::Start)
+        ..python_facts(PID, Attached::Start)
     }]);
     let text = plain(&Summary::new(&two_chips().ledger, &facts));
     assert!(!text.contains('\x1b'), "{text}");
@@ -85,7 +85,7 @@ fn without_colour_there_is_no_escape_and_names_cannot_bring_one_in() {
 }
 
 #[test]
-fn a_narrow_terminal_is_stayed_within() {
+fn the_table_fits_a_narrow_terminal() {
     let text = table(
         &two_chips_summary(),
         TableOptions {
@@ -104,12 +104,12 @@ fn a_narrow_terminal_is_stayed_within() {
 }
 
 #[test]
-fn nothing_to_show_is_said() {
-    let nobody = Summary::new(&Ledger::default(), &facts(vec![]));
-    assert_eq!(plain(&nobody), "No process was traced.\n0 events, 0 lost\n");
+fn without_anything_to_show_the_table_says_so() {
+    let empty = Summary::new(&Ledger::default(), &facts(vec![]));
+    assert_eq!(plain(&empty), "No process was traced.\n0 events, 0 lost\n");
     let facts = facts(vec![ProcessFacts {
         libraries: vec![],
-        ..python(PID, Attached::Start)
+        ..python_facts(PID, Attached::Start)
     }]);
     let text = plain(&Summary::new(&Ledger::default(), &facts));
     assert!(text.starts_with("python3 (pid 100): still running, loaded no TT-Metal\n\n"));
@@ -124,31 +124,31 @@ fn model_within(width: Option<u16>) -> String {
 }
 
 #[test]
-fn who_allocated_what() {
+fn sections_by_stack() {
     insta::assert_snapshot!(model_within(None));
 }
 
 #[test]
-fn who_allocated_what_in_a_narrow_terminal() {
+fn sections_fit_a_narrow_terminal() {
     for width in [80, 120] {
         let text = model_within(Some(width));
-        // The first line has names in it.
+        // The first line has names in it and is not wrapped.
         let lines = text.lines().skip(1);
         assert!(lines.clone().count() > 30);
         for line in lines {
             assert!(line.chars().count() <= usize::from(width), "{line}");
         }
-        insta::assert_snapshot!(format!("who_allocated_what_in_{width}_columns"), text);
+        insta::assert_snapshot!(format!("sections_by_stack_in_{width}_columns"), text);
     }
 }
 
-/// Fourteen buffers with a stack each, on lines that `line` says.
-fn fourteen(line: fn(u32) -> u32) -> String {
+/// The table of fourteen buffers. The stack of buffer N is on line `line(N)`.
+fn fourteen_buffers(line: fn(u32) -> u32) -> String {
     let mut story = Story::default();
-    let mut facts_of = python(PID, Attached::Start);
+    let mut facts_of = python_facts(PID, Attached::Start);
     for number in 1..=14_u32 {
-        let place = u64::from(number);
-        let buffer = owning(0x10 * place, chip(0), 0x1000 * place, place * MIB);
+        let factor = u64::from(number);
+        let buffer = owning(0x10 * factor, chip(0), 0x1000 * factor, factor * MIB);
         story.allocate_at(100 + number, buffer);
         let stack = by_stack::called(line(number), "forward", by_stack::TENSOR);
         facts_of.stacks.insert(StackId(100 + number), stack);
@@ -157,8 +157,8 @@ fn fourteen(line: fn(u32) -> u32) -> String {
 }
 
 #[test]
-fn what_reads_the_same_is_one_row() {
-    let text = fourteen(|number| if number <= 12 { 1 } else { number });
+fn groups_with_the_same_label_share_a_row() {
+    let text = fourteen_buffers(|number| if number <= 12 { 1 } else { number });
     let rows: Vec<String> = text
         .lines()
         .filter(|line| line.contains("model.py"))
@@ -173,7 +173,7 @@ fn what_reads_the_same_is_one_row() {
 }
 
 #[test]
-fn the_capacity_is_left_out_where_there_is_no_room_for_it() {
+fn the_capacity_is_left_out_without_room_for_it() {
     let capacity = Capacity {
         banks: 12,
         bytes_per_bank: 1 << 30,
@@ -182,7 +182,7 @@ fn the_capacity_is_left_out_where_there_is_no_room_for_it() {
         largest_free_per_bank: 1 << 30,
         read_at_ns: Nanoseconds(0),
     };
-    let mut facts_of = python(PID, Attached::Start);
+    let mut facts_of = python_facts(PID, Attached::Start);
     for device in [MESH, chip(0)] {
         facts_of
             .capacity
@@ -201,8 +201,8 @@ fn the_capacity_is_left_out_where_there_is_no_room_for_it() {
 }
 
 #[test]
-fn beyond_the_largest_groups_the_rest_is_one_row() {
-    let text = fourteen(|number| number);
+fn groups_beyond_the_largest_share_a_row() {
+    let text = fourteen_buffers(|number| number);
     let rows: Vec<Vec<&str>> = text
         .lines()
         .filter(|line| line.contains("other places"))
@@ -218,7 +218,7 @@ fn beyond_the_largest_groups_the_rest_is_one_row() {
 }
 
 #[test]
-fn without_stacks_there_is_no_section() {
+fn without_stacks_there_are_no_sections() {
     for summary in [two_chips_summary(), troubled_summary()] {
         let text = plain(&summary);
         for title in [
@@ -234,7 +234,7 @@ fn without_stacks_there_is_no_section() {
 }
 
 #[test]
-fn a_failure_is_told_in_one_line() {
+fn a_failure_is_reported_in_one_line() {
     let story = by_stack::model();
     let failed = &story.process().failed_allocations()[0];
     assert_eq!(

@@ -26,7 +26,8 @@ fn programs(abi: &Abi) -> &Programs {
     abi.programs.as_ref().unwrap().as_ref().unwrap()
 }
 
-/// What the kernel's side does (`tracer-ebpf`, `list`): the elements' records, and how many each list has.
+/// Does what the kernel side does (`tracer-ebpf`, `list`). Returns the elements' records, and the lists'
+/// lengths.
 fn elements(lists: &Lists, memory: &Memory) -> (Vec<Vec<u8>>, Vec<u64>) {
     let word = |at: u64| {
         let bytes = memory.read(at, 8).unwrap_or_else(|| vec![0; 8]);
@@ -126,7 +127,7 @@ fn program_memory(abi: &Abi) -> Memory {
             (3, 3),
         );
         put_vector(&mut memory, at.wrapping_add_signed(of.regions), regions, 32);
-        // The first of an allocator is of no length.
+        // The first region of an allocator has no length.
         for (i, address) in [100_000, 100_000, begin, end].into_iter().enumerate() {
             memory.put(regions + 8 * i as u64, address, 8);
         }
@@ -240,7 +241,7 @@ fn expected_layout() -> Layout {
             buffer(circular, Some(1_400_000), 4096, Backing::Buffer),
             buffer(dataflow, Some(104_096), 8192, Backing::Program),
             buffer(dataflow, Some(104_096), 8192, Backing::Alias),
-            // It has no place yet.
+            // It has no address yet.
             buffer(dataflow, None, 8192, Backing::Buffer),
         ]),
         semaphores: Some(vec![ProgramSemaphore {
@@ -252,8 +253,8 @@ fn expected_layout() -> Layout {
     }
 }
 
-/// A hit of one of the probe points of programs: the records that the kernel's side sends of it.
-/// `sent`: the lists were sent before.
+/// The records that the kernel side sends of a hit of one of the programs' probe points. `sent`: the lists
+/// were sent before.
 fn hit(
     stream: &mut Stream,
     abi: &Abi,
@@ -291,7 +292,7 @@ fn hit(
     let second = capture
         .second
         .checked_sub(1)
-        .map(|of| registers[of as usize]);
+        .map(|register| registers[register as usize]);
     let ip = BIAS + point.address;
     let mut head = execute_with(capture, second, registers, ip, memory);
     for (i, count) in counts.into_iter().enumerate() {
@@ -302,7 +303,8 @@ fn hit(
     records
 }
 
-/// A capture with a second register, which the model of a capture program leaves to its first read.
+/// Runs a capture program with a second register. `execute` has none, so a read in front of the others brings
+/// it.
 fn execute_with(
     capture: &Capture,
     second: Option<u64>,
@@ -310,7 +312,7 @@ fn execute_with(
     ip: u64,
     memory: &Memory,
 ) -> Vec<u8> {
-    // The word that it stands in is read like any other.
+    // The register's value is put into the target's memory.
     let mut memory = memory.clone();
     let mut capture = *capture;
     if let Some(second) = second {
@@ -345,7 +347,7 @@ fn event(kind: ProgramEventKind) -> Decoded {
 }
 
 #[test]
-fn a_laid_out_program_brings_its_regions_buffers_and_semaphores() {
+fn a_laid_out_program_has_its_regions_buffers_and_semaphores() {
     for abi in abis() {
         let mut stream = Stream::new(500);
         let memory = program_memory(&abi);
@@ -360,7 +362,7 @@ fn a_laid_out_program_brings_its_regions_buffers_and_semaphores() {
 }
 
 #[test]
-fn a_dispatched_program_is_told_whole_unless_it_was_sent_before() {
+fn a_dispatched_program_has_its_layout_unless_that_was_sent_before() {
     for abi in abis() {
         let memory = program_memory(&abi);
         let program = ProgramPointer(PROGRAM);
@@ -372,7 +374,7 @@ fn a_dispatched_program_is_told_whole_unless_it_was_sent_before() {
 
         let mut stream = Stream::new(500);
         let records = hit(&mut stream, &abi, PointKind::Dispatched, &memory, false);
-        // It isn't told for which device.
+        // A dispatch doesn't have the device.
         let layout = Layout {
             device: None,
             ..expected_layout()
@@ -384,7 +386,7 @@ fn a_dispatched_program_is_told_whole_unless_it_was_sent_before() {
 }
 
 #[test]
-fn an_ended_program_is_its_address() {
+fn an_ended_program_has_its_address_alone() {
     for abi in abis() {
         let mut stream = Stream::new(500);
         let records = hit(
@@ -399,7 +401,7 @@ fn an_ended_program_is_its_address() {
     }
 }
 
-/// The layout of what is left of the records without one of them.
+/// The layout that is decoded if one of the records is missing.
 fn without(abi: &Abi, memory: &Memory, index: usize) -> Layout {
     let mut stream = Stream::new(500);
     let mut records = hit(&mut stream, abi, PointKind::LaidOut, memory, false);
@@ -423,13 +425,13 @@ fn a_layout_of_which_a_record_was_lost_is_not_complete() {
 }
 
 #[test]
-fn elements_whose_own_record_was_lost_are_in_no_other_layout() {
+fn elements_of_a_lost_record_are_in_no_other_layout() {
     for abi in abis() {
         let memory = program_memory(&abi);
         let mut stream = Stream::new(500);
         let records = hit(&mut stream, &abi, PointKind::LaidOut, &memory, false);
         let (head, elements) = records.split_last().unwrap();
-        // Another hit of the thread, later.
+        // The thread has another hit later.
         for element in elements {
             assert_eq!(stream.decode(element), Ok(Decoded::Part));
         }
@@ -452,7 +454,7 @@ fn elements_whose_own_record_was_lost_are_in_no_other_layout() {
 }
 
 #[test]
-fn a_region_or_a_core_that_cannot_be_is_refused() {
+fn an_impossible_region_or_core_is_refused() {
     for abi in abis() {
         let mut memory = program_memory(&abi);
         memory.put(REGIONS + 24, 1 << 40, 8);

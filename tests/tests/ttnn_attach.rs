@@ -2,6 +2,7 @@
 
 use std::os::unix::process::ExitStatusExt as _;
 
+use rustix::process::Signal;
 use tt_memtrace_tests::{
     Attached, Cluster, Device, Exit, Process, Release, Tracer, Ttnn, WorkDir, for_each_release,
     list, parsed, text, unique_ids, unsigned,
@@ -11,6 +12,7 @@ for_each_release!(
     the_live_buffers_of_a_traced_loop_are_exact,
     a_traced_loop_that_closes_its_device_leaves_nothing,
     out_of_memory_passes_through,
+    a_threads_number_stands_for_its_process,
 );
 
 /// Starts the loop and waits for its first round.
@@ -129,4 +131,33 @@ fn out_of_memory_passes_through(release: Release) {
     assert_eq!(process.failed_allocations, 3);
     let peak = process.memory(Device::chip(0), "DRAM").peak_bytes;
     assert_eq!(peak, (512 * 512 + 256 * 512) * 2);
+}
+
+/// `--pid` with the number of a thread traces the thread's process, once if both numbers are given.
+fn a_threads_number_stands_for_its_process(release: Release) {
+    let dir = WorkDir::new();
+    let cluster = Cluster::n150(&dir);
+    let mut target = looping(release, &cluster, &dir, "close");
+    let pid = target.pid();
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a process of one's own");
+    let threads = threads.map(|entry| entry.expect("a thread").file_name());
+    let threads = threads.map(|name| name.to_string_lossy().into_owned());
+    let thread = threads
+        .filter(|thread| *thread != pid.to_string())
+        .min()
+        .expect("TT-Metal starts threads");
+    for ids in [vec![thread.clone()], vec![pid.to_string(), thread.clone()]] {
+        let options = ids.iter().flat_map(|id| ["--pid", id]);
+        let mut tracer = Tracer::attach(&dir).arguments(options).start_and_see(|| {});
+        tracer.signal(Signal::INT);
+        let done = tracer.finish();
+        done.expect_code(0);
+        let note = format!("{thread} is a thread of process {pid}");
+        assert!(done.stderr.contains(&note), "{ids:?}: {}", done.stderr);
+        let summary = dir.summary();
+        assert_eq!(summary.only_process().pid, pid, "{ids:?}");
+        assert!(!summary.only_process().owning().is_empty(), "{ids:?}");
+    }
+    target.send("stop");
+    target.finish().expect_code(0);
 }

@@ -6,6 +6,7 @@ use super::{
     args::Attach,
     failure::{Failure, Kind},
     signals::{self, Requests},
+    terminal::Terminal,
     trace::{Trace, Traced},
 };
 use crate::{
@@ -74,7 +75,17 @@ pub(super) async fn attach(options: Attach) -> Result<(), Failure> {
 
 /// The processes that the options name; `None` if the tracer was asked to stop while it waited for one.
 async fn pids(options: &Attach, asked: &mut Requests) -> Result<Option<BTreeSet<u32>>, Failure> {
-    let mut pids: BTreeSet<u32> = options.pid.iter().copied().collect();
+    let mut pids = BTreeSet::new();
+    for id in &options.pid {
+        let pid = target::process_of(*id)?;
+        if pid != *id {
+            let terminal = Terminal::new(options.tracing.quiet);
+            terminal.say(&format!(
+                "{id} is a thread of process {pid}: that process is traced"
+            ));
+        }
+        pids.insert(pid);
+    }
     for name in &options.name {
         let pid = if options.wait {
             tokio::select! {

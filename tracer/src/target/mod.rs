@@ -23,6 +23,6 @@ pub(crate) use mapping::{
     wheel_release,
 };
 pub(crate) use memory::ProcessMemory;
-pub(crate) use process::{all, ancestors, is_alive, is_stopping};
+pub(crate) use process::{all, ancestors, is_alive, is_stopping, process_of};
 pub(crate) use read_memory::{PAGE_LEN, PageBytes, ReadMemory, Unreadable};
 pub(crate) use threads::RunningThreads;

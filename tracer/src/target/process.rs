@@ -24,6 +24,18 @@ impl Identity {
     }
 }
 
+/// The process that a thread belongs to. `id`: a thread's number, or a process's, which is that of its first
+/// thread; `/proc/ID` exists for both.
+///
+/// # Errors
+/// When there is no such thread.
+pub(crate) fn process_of(id: u32) -> Result<u32, TargetError> {
+    let status = process(id)?
+        .status()
+        .map_err(|source| TargetError::unreadable(id, source))?;
+    Ok(status.tgid.unsigned_abs())
+}
+
 /// Whether a process still runs. It doesn't when its last thread is exiting, nor when it has ended and
 /// its parent hasn't waited for it yet.
 pub(crate) fn is_alive(pid: u32) -> bool {

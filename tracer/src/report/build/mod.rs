@@ -12,7 +12,9 @@ mod stacks;
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
-use super::summary::{Events, NonOwning, ProcessSummary, SCHEMA_VERSION, Summary};
+use super::summary::{
+    AttachSnapshotSummary, Events, NonOwning, ProcessSummary, SCHEMA_VERSION, Summary,
+};
 use crate::ledger::{Ledger, Mark, Nanoseconds, Process, ProcessId};
 
 use buffers::{buffers, device};
@@ -71,7 +73,11 @@ impl Summary {
                     .sum(),
                 lost: ledger.lost(),
                 stacks_skipped: *stacks_skipped,
-                exact: ledger.is_exact(),
+                exact: ledger.is_exact()
+                    && processes
+                        .iter()
+                        .filter_map(|process| process.attach_snapshot.as_ref())
+                        .all(AttachSnapshotSummary::is_complete),
             },
             marks: ledger.marks().iter().map(Into::into).collect(),
             processes: ids

@@ -107,6 +107,13 @@ pub(crate) struct AttachSnapshotSummary {
     pub problems: Vec<String>,
 }
 
+impl AttachSnapshotSummary {
+    /// Whether all that the process held could be read.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.problems.is_empty() && self.unknown_bytes == 0
+    }
+}
+
 /// A buffer that is live, or was live when its process ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct BufferSummary {

@@ -201,6 +201,36 @@ fn the_capacity_is_left_out_without_room_for_it() {
 }
 
 #[test]
+fn a_snapshot_that_is_not_complete_is_not_exact_and_said_so() {
+    let incomplete = |unknown_bytes, problems: &[&str]| AttachSnapshotSummary {
+        read_at_ns: Nanoseconds(0),
+        buffers: 415,
+        bytes: 415 * MIB,
+        at_one_moment: false,
+        unknown_bytes,
+        problems: problems.iter().map(ToString::to_string).collect(),
+    };
+    let cases = [
+        (None, true),
+        (Some(incomplete(0, &[])), true),
+        (Some(incomplete(MIB, &[])), false),
+        (Some(incomplete(0, &["it doesn't come to an end"])), false),
+    ];
+    for (attach_snapshot, exact) in cases {
+        let facts_of = ProcessFacts {
+            attach_snapshot: attach_snapshot.clone(),
+            ..python_facts(PID, Attached::Running)
+        };
+        let summary = Summary::new(&one_chip().ledger, &facts(vec![facts_of]));
+        assert_eq!(summary.events.exact, exact, "{attach_snapshot:?}");
+        let last = plain(&summary);
+        let last = last.lines().last().expect("the line of events");
+        let warned = last.contains("not all that was there before attach could be read");
+        assert_eq!(warned, !exact, "{last}");
+    }
+}
+
+#[test]
 fn groups_beyond_the_largest_share_a_row() {
     let text = fourteen_buffers(|number| number);
     let rows: Vec<Vec<&str>> = text

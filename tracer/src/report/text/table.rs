@@ -12,7 +12,7 @@ use super::options::TableOptions;
 use super::sections::put_sections;
 use crate::{
     ledger::Exit,
-    report::summary::{ProcessSummary, Summary},
+    report::summary::{AttachSnapshotSummary, ProcessSummary, Summary},
 };
 
 /// The summary as lines of text, each ended by a newline. For each process, a table with a row for each
@@ -47,6 +47,14 @@ fn events(summary: &Summary, options: TableOptions) -> String {
     let lost = format!("{} lost", number(summary.events.lost));
     let events = match (summary.events.lost, summary.events.exact) {
         (0, true) => format!("{received}, {lost}"),
+        (0, false) if !snapshots_are_complete(summary) => {
+            let warning = "but not all that was there before attach could be read: live buffers, owners and \
+                           leaks may be missing above";
+            format!(
+                "{received}, {lost}, {}",
+                styled(warning, RED, options.colour)
+            )
+        }
         (0, false) => {
             format!("{received}, {lost}, but some were not seen: see “implied” above")
         }
@@ -62,6 +70,13 @@ fn events(summary: &Summary, options: TableOptions) -> String {
             count(skipped, "stack")
         ),
     }
+}
+
+/// Whether all that processes held before they were attached to could be read.
+fn snapshots_are_complete(summary: &Summary) -> bool {
+    let processes = summary.processes.iter();
+    let mut snapshots = processes.filter_map(|process| process.attach_snapshot.as_ref());
+    snapshots.all(AttachSnapshotSummary::is_complete)
 }
 
 fn put_process(text: &mut String, process: &ProcessSummary, options: TableOptions) {

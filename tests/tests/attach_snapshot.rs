@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use rustix::process::Signal;
 use serde_json::Value;
 use tt_memtrace_tests::{
     Buffer, Capacity, Cpp, Device, Generation, LiveBuffer, ProcessSummary, Tracer, WorkDir,
@@ -14,6 +15,7 @@ for_each_generation!(
     a_closed_device_holds_nothing,
     a_child_forked_before_holds_none_of_its_parents_buffers,
     at_full_speed_the_summary_equals_the_targets_list,
+    what_a_killed_process_held_is_listed_or_unknown,
 );
 
 /// How often the test at full speed attaches to each generation, unless `TT_MEMTRACE_ROUNDS` says otherwise.
@@ -230,5 +232,38 @@ fn at_full_speed_the_summary_equals_the_targets_list(generation: Generation) {
         assert_eq!(listed(process), live, "round {round}: {snapshot:?}");
         assert_eq!(process.implied_deallocations, 0, "round {round}");
         assert!(snapshot.buffers >= 19, "round {round}: {snapshot:?}");
+    }
+}
+
+/// A process that is killed while it is being read: either all that it held is listed, or the summary says that
+/// something may be missing. It never holds nothing for certain.
+fn what_a_killed_process_held_is_listed_or_unknown(generation: Generation) {
+    const HELD: usize = 40;
+    for round in 0..8 {
+        let dir = WorkDir::new();
+        let mut target = Cpp::alone(&dir, generation, 1);
+        let pid = target.pid();
+        for _ in 0..HELD {
+            target.obey("alloc DRAM 4096 4096");
+        }
+        let mut tracer = Tracer::attach_to(&dir, pid)
+            .started_by(&["bash", "-c", "exec \"$@\" 2>said", "bash"])
+            .start();
+        // The probes are on, and the reading begins.
+        wait_for("the tracer's first line", || {
+            let said = std::fs::read_to_string(dir.path().join("said"));
+            assert!(tracer.is_running(), "{said:?}");
+            said.is_ok_and(|said| said.contains("tracing "))
+        });
+        target.process.signal(Signal::KILL);
+        target.process.wait();
+        tracer.finish().expect_code(0);
+        let summary = dir.summary();
+        let process = summary.process(pid);
+        if process.owning().len() != HELD {
+            let snapshot = process.attach_snapshot.as_ref().expect("a snapshot");
+            assert!(!snapshot.problems.is_empty(), "round {round}: {snapshot:?}");
+            assert!(!summary.events.exact, "round {round}");
+        }
     }
 }

@@ -31,6 +31,9 @@ pub(super) struct ReadingRequest {
     threads: RunningThreads,
 }
 
+/// Why a reading may lack something, for a person.
+const ENDED: &str = "the process ended while it was being read";
+
 /// What was read of a process.
 pub(super) struct ProcessReading {
     pub(super) library: TargetLibrary,
@@ -73,7 +76,13 @@ impl ReadingRequest {
         let read = library.read_devices(&devices, |devices| {
             let addresses = devices.addresses().to_vec();
             let has_settled = since.elapsed() >= SETTLING_TIME && have_progressed();
-            let first = devices.read();
+            let mut first = devices.read();
+            // Of a process that has ended, the memory may be gone before anything was found in it.
+            if !target::is_alive(pid) {
+                first.heap.unrecognized.clear();
+                first.heap.problems.push(ENDED.to_owned());
+                return (first.into(), addresses);
+            }
             // A thread may be in the middle of creating or freeing an unrecognized object.
             if has_settled && first.heap.unrecognized.is_empty() {
                 return (first.into(), addresses);
@@ -87,6 +96,9 @@ impl ReadingRequest {
                 // No thread will ever finish with the unrecognized objects, and nothing more can be read.
                 second = first.clone();
                 second.heap.unrecognized.clear();
+                if !second.heap.at_one_moment {
+                    second.heap.problems.push(ENDED.to_owned());
+                }
             }
             (ReadingPair { first, second }, addresses)
         });

@@ -189,7 +189,7 @@ fn a_child_forked_before_holds_none_of_its_parents_buffers(generation: Generatio
     }
     target.obey("join");
     target.finish().expect_code(0);
-    tracer.signal(rustix::process::Signal::INT);
+    tracer.signal(Signal::INT);
     tracer.wait().expect_code(0);
 
     let summary = dir.summary();

@@ -15,7 +15,7 @@ use std::{
 use rustix::{net::sockopt::socket_peercred, process::geteuid};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::session::Request;
+use crate::session::{MarkRequest, Request};
 
 /// The longest name that a mark can have, in bytes.
 pub(super) const MAX_NAME_LEN: usize = 200;
@@ -107,10 +107,10 @@ fn serve(mut stream: UnixStream, marks: &UnboundedSender<Request>) -> io::Result
         return Ok(());
     };
     let (answer, answered) = sync_channel(1);
-    let request = Request::Mark {
+    let request = Request::Mark(MarkRequest {
         name,
         reply: Some(answer),
-    };
+    });
     if marks.send(request).is_ok()
         && let Ok(text) = answered.recv_timeout(MAX_WAIT)
     {

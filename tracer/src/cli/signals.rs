@@ -11,7 +11,7 @@ use signal_hook::{
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use super::mark_socket;
-use crate::session::Request;
+use crate::session::{MarkRequest, Request};
 
 /// A signal that asks the tracer to stop.
 #[derive(Clone, Copy, Debug)]
@@ -56,12 +56,7 @@ pub(super) fn requests() -> io::Result<Requests> {
                     stop.send(request).is_ok()
                 };
                 let is_heard = match origin.signal {
-                    SIGUSR1 => marks
-                        .send(Request::Mark {
-                            name: None,
-                            reply: None,
-                        })
-                        .is_ok(),
+                    SIGUSR1 => marks.send(Request::Mark(MarkRequest::default())).is_ok(),
                     SIGINT => stop(Signal::INT),
                     SIGTERM => stop(Signal::TERM),
                     _ => stop(Signal::HUP),

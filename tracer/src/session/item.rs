@@ -92,14 +92,19 @@ pub(crate) struct Mark {
     pub reply: Option<SyncSender<String>>,
 }
 
+/// A moment to be marked.
+#[derive(Debug, Default)]
+pub(crate) struct MarkRequest {
+    pub name: Option<String>,
+    /// Takes the answer for the person who waits for the mark; the session doesn't use it.
+    pub reply: Option<SyncSender<String>>,
+}
+
 /// What a session is asked while it runs.
 #[derive(Debug)]
 pub(crate) enum Request {
     /// Mark this moment: after everything that has happened by now.
-    Mark {
-        name: Option<String>,
-        reply: Option<SyncSender<String>>,
-    },
+    Mark(MarkRequest),
     /// The command of [`Scope::Command`](super::Scope::Command) has ended.
     CommandEnded(Option<crate::ledger::Exit>),
     /// End the trace; the processes go on.

@@ -44,7 +44,7 @@ use crate::{
     stream::{Plausibility, Stream},
 };
 pub(crate) use error::{SessionError, causes};
-pub(crate) use item::{Item, Mark, ProcessFact, Request, Sink, TracedLibrary};
+pub(crate) use item::{Item, Mark, MarkRequest, ProcessFact, Request, Sink, TracedLibrary};
 pub(crate) use kernel::Kernel;
 pub(crate) use libraries::Libraries;
 use linkers::Linkers;
@@ -79,7 +79,7 @@ pub(crate) struct Session<'a, K: Kernel, P: Processes> {
     /// Whether a mark was set.
     has_marks: bool,
     /// Marks that are wanted and not set yet.
-    wanted_marks: Vec<Request>,
+    wanted_marks: Vec<MarkRequest>,
     /// The processes of [`Scope::Processes`] that haven't ended.
     left: BTreeSet<u32>,
     /// Why a process of [`Scope::Command`] that should be traced can't be.
@@ -198,7 +198,7 @@ impl<'a, K: Kernel, P: Processes> Session<'a, K, P> {
                         self.command_ended(exit)?;
                         return Ok(EndReason::Over);
                     }
-                    Some(mark @ Request::Mark { .. }) => self.wanted_marks.push(mark),
+                    Some(Request::Mark(mark)) => self.wanted_marks.push(mark),
                     Some(Request::Stop) | None => return Ok(EndReason::Stopped),
                 },
             }
@@ -288,17 +288,15 @@ impl<'a, K: Kernel, P: Processes> Session<'a, K, P> {
         if self.snapshots.is_reading() || self.wanted_marks.is_empty() {
             return;
         }
-        for request in std::mem::take(&mut self.wanted_marks) {
-            if let Request::Mark { name, reply } = request {
-                // Before the first mark nothing has changed that would need the names of stacks. Reading all
-                // symbols takes time, in which the ring fills.
-                if self.has_marks {
-                    self.hand_out_stacks();
-                }
-                self.has_marks = true;
-                let at = self.now();
-                self.sink.take(Item::Mark(Mark { name, at, reply }));
+        for MarkRequest { name, reply } in std::mem::take(&mut self.wanted_marks) {
+            // Before the first mark nothing has changed that would need the names of stacks. Reading all symbols
+            // takes time, in which the ring fills.
+            if self.has_marks {
+                self.hand_out_stacks();
             }
+            self.has_marks = true;
+            let at = self.now();
+            self.sink.take(Item::Mark(Mark { name, at, reply }));
         }
         self.sink.flush();
     }

@@ -8,8 +8,8 @@ use super::player::{Batch, Calls, Items, PlayedKernel, PlayedProcesses, Requests
 use crate::{
     abi::fixture::TTNN_0_81_1,
     session::{
-        EndReason, Ended, Item, Libraries, Notice, ProcessFact, Request, Scope, Session,
-        SessionError,
+        EndReason, Ended, Item, Libraries, MarkRequest, Notice, ProcessFact, Request, Scope,
+        Session, SessionError,
     },
     target::Identity,
 };
@@ -311,7 +311,7 @@ fn marks_are_set_in_order_and_after_what_happened_before() {
     let (reply, replies) = std::sync::mpsc::sync_channel(1);
     for (name, reply) in [(Some("first"), None), (None, Some(reply))] {
         let name = name.map(str::to_owned);
-        let request = Request::Mark { name, reply };
+        let request = Request::Mark(MarkRequest { name, reply });
         kernel.requests.send(request).expect("the session listens");
     }
     let mut items = Items::default();

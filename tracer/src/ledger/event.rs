@@ -172,6 +172,14 @@ impl Buffer {
         };
         *self == other
     }
+
+    /// Whether this can be the buffer on a member chip that TT-Metal creates for a mesh's buffer, in the same
+    /// thread and right after it. Views and kernel binaries differ in address, type or size.
+    pub(crate) fn is_share_of(&self, mesh: &Self) -> bool {
+        self.device.kind == DeviceKind::Chip
+            && (mesh.address, mesh.buffer_type, mesh.size)
+                == (self.address, self.buffer_type, self.size)
+    }
 }
 
 /// How a process ended, as `wait(2)` reports it.

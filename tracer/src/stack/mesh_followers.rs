@@ -61,7 +61,7 @@ impl MeshFollowers {
                 self.follow(pid, buffer.device, pointers)
             }
             EventKind::Create(buffer) => {
-                if let Some(mesh) = announced.filter(|mesh| is_member(mesh, &buffer)) {
+                if let Some(mesh) = announced.filter(|mesh| buffer.is_share_of(mesh)) {
                     self.know_members(pid, mesh.device, [buffer.device.id]);
                     self.announced.insert(thread, mesh);
                 }
@@ -137,14 +137,6 @@ fn follows(pid: u32, objects: &[u64], followers: u32) -> Vec<Follow> {
         followers,
     };
     objects.iter().map(follow).collect()
-}
-
-/// Whether a buffer is that of a member chip, created right after the mesh's. Views and kernel binaries
-/// differ in address, type or size.
-fn is_member(mesh: &Buffer, buffer: &Buffer) -> bool {
-    buffer.device.kind == DeviceKind::Chip
-        && (mesh.address, mesh.buffer_type, mesh.size)
-            == (buffer.address, buffer.buffer_type, buffer.size)
 }
 
 #[cfg(test)]

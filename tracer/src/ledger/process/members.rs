@@ -45,11 +45,8 @@ impl MemberDetection {
         owning: &HashMap<ObjectPointer, LiveBuffer>,
     ) -> Option<Buffer> {
         let of_mesh = self.0.get(&tid).and_then(|object| owning.get(object));
-        let of_mesh = of_mesh.map(|live| live.buffer).filter(|of_mesh| {
-            buffer.device.kind == DeviceKind::Chip
-                && (of_mesh.address, of_mesh.buffer_type, of_mesh.size)
-                    == (buffer.address, buffer.buffer_type, buffer.size)
-        });
+        let of_mesh = of_mesh.map(|live| live.buffer);
+        let of_mesh = of_mesh.filter(|of_mesh| buffer.is_share_of(of_mesh));
         if of_mesh.is_none() {
             self.interrupted(tid);
         }

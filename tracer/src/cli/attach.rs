@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     probe::Requirements,
-    session::{Request, Scope, SessionError},
+    session::{Machine, Request, Scope, SessionError},
     target::{self, TargetError},
 };
 
@@ -116,16 +116,9 @@ fn check(pids: &BTreeSet<u32>, wait: bool) -> Result<(), Failure> {
     }
     Requirements::check().require()?;
     for pid in pids.iter().filter(|_| !wait) {
-        let pid = *pid;
-        match target::is_loaded(pid) {
-            Ok(true) => {}
-            _ if !target::is_alive(pid) => return Err(SessionError::Ended { pid }.into()),
-            Ok(false) => {
-                let identity = target::Identity::from_pid(pid);
-                let comm = identity.map(|identity| identity.comm).unwrap_or_default();
-                return Err(SessionError::NoLibrary { pid, comm }.into());
-            }
-            Err(error) => return Err(error.into()),
+        let is_loaded = target::is_loaded(*pid);
+        if !is_loaded.map_err(|error| SessionError::from(error).or_ended(*pid, &Machine))? {
+            return Err(SessionError::no_library(*pid, &Machine).into());
         }
     }
     Ok(())

@@ -4,6 +4,7 @@ use std::{error::Error, path::PathBuf, sync::Arc};
 
 use thiserror::Error;
 
+use super::Processes;
 use crate::{
     abi::AbiError,
     probe::ProbeError,
@@ -61,6 +62,22 @@ pub(crate) enum SessionError {
 }
 
 impl SessionError {
+    /// A process has no TT-Metal library.
+    pub(crate) fn no_library(pid: u32, processes: &impl Processes) -> Self {
+        let identity = processes.identity(pid);
+        let comm = identity.map(|identity| identity.comm).unwrap_or_default();
+        Self::NoLibrary { pid, comm }.or_ended(pid, processes)
+    }
+
+    /// This error, or that the process has ended: then it has no files any more, and other things fail.
+    pub(crate) fn or_ended(self, pid: u32, processes: &impl Processes) -> Self {
+        if processes.is_alive(pid) {
+            self
+        } else {
+            Self::Ended { pid }
+        }
+    }
+
     /// Whether the library is the cause, so that every process with it fails in the same way.
     pub(crate) fn is_of_library(&self) -> bool {
         match self {

@@ -130,7 +130,7 @@ impl<K: Kernel, P: Processes> Session<'_, K, P> {
             ProcessEventKind::Executed => self.listen(pid).map(drop),
             ProcessEventKind::Linked => self.trace_libraries(pid, false).map(drop),
         };
-        let Err(error) = result.map_err(|error| self.ended_or(pid, error)) else {
+        let Err(error) = result.map_err(|error| error.or_ended(pid, &self.processes)) else {
             return Ok(());
         };
         if self.scope.pids().len() == 1 {
@@ -153,10 +153,10 @@ impl<K: Kernel, P: Processes> Session<'_, K, P> {
             return Ok(());
         }
         if !wait {
-            return Err(self.no_library(pid));
+            return Err(SessionError::no_library(pid, &self.processes));
         }
         let listens = self.listen(pid);
-        if !listens.map_err(|error| self.ended_or(pid, error))? {
+        if !listens.map_err(|error| error.or_ended(pid, &self.processes))? {
             return Err(SessionError::StaticallyLinked { pid });
         }
         // It may have been loaded meanwhile.
@@ -165,7 +165,7 @@ impl<K: Kernel, P: Processes> Session<'_, K, P> {
 
     fn try_libraries(&mut self, pid: u32) -> Result<bool, SessionError> {
         let traced = self.trace_libraries(pid, false);
-        traced.map_err(|error| self.ended_or(pid, error))
+        traced.map_err(|error| error.or_ended(pid, &self.processes))
     }
 
     /// Has the dynamic linker of a process report loaded libraries, and returns whether it has one.
@@ -189,20 +189,5 @@ impl<K: Kernel, P: Processes> Session<'_, K, P> {
         {
             self.untraced(pid, &error);
         }
-    }
-
-    /// A process that ends meanwhile has no files any more, and other things fail: its end is the error.
-    fn ended_or(&self, pid: u32, error: SessionError) -> SessionError {
-        if self.processes.is_alive(pid) {
-            error
-        } else {
-            SessionError::Ended { pid }
-        }
-    }
-
-    fn no_library(&self, pid: u32) -> SessionError {
-        let identity = self.processes.identity(pid);
-        let comm = identity.map(|identity| identity.comm).unwrap_or_default();
-        self.ended_or(pid, SessionError::NoLibrary { pid, comm })
     }
 }

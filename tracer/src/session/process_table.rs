@@ -1,6 +1,9 @@
 //! The processes that a session has met, by pid, in the order in which their events are handed out.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    rc::Rc,
+};
 
 use super::TracedLibrary;
 
@@ -9,7 +12,7 @@ use super::TracedLibrary;
 pub(super) struct ProcessTable {
     entries: HashMap<u32, Entry>,
     /// Children whose fork was handed out and that haven't ended, with their parents' libraries.
-    forked: HashMap<u32, Vec<TracedLibrary>>,
+    forked: HashMap<u32, Vec<Rc<TracedLibrary>>>,
     /// Reasons that were already reported. Each is reported once, not for each process.
     reasons: HashSet<String>,
 }
@@ -19,7 +22,8 @@ pub(super) struct ProcessTable {
 struct Entry {
     is_running: bool,
     comm: String,
-    libraries: Vec<TracedLibrary>,
+    /// Shared with its children.
+    libraries: Vec<Rc<TracedLibrary>>,
     /// It has had an event of its own.
     has_events: bool,
 }
@@ -78,9 +82,9 @@ impl ProcessTable {
     /// Adds a library to a process. Returns whether it is new there.
     pub(super) fn add_library(&mut self, pid: u32, library: &TracedLibrary) -> bool {
         let entry = self.entries.entry(pid).or_default();
-        let is_new = !entry.libraries.contains(library);
+        let is_new = !entry.libraries.iter().any(|known| **known == *library);
         if is_new {
-            entry.libraries.push(library.clone());
+            entry.libraries.push(Rc::new(library.clone()));
         }
         is_new
     }

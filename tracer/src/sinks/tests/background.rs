@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, Mutex,
-    mpsc::{Receiver, channel},
+    mpsc::{Receiver, Sender, channel},
 };
 
 use crate::{
@@ -25,6 +25,18 @@ impl Sink for Slow {
     }
 
     fn flush(&mut self) {}
+}
+
+/// A slow sink behind a queue with so much room, what allows it to take items, and what it has taken.
+fn slow(room: usize) -> (Background<Slow>, Sender<()>, Arc<Mutex<Vec<Item>>>) {
+    let (allow, allowed) = channel();
+    let taken = Arc::new(Mutex::new(Vec::new()));
+    let slow = Slow {
+        allowed,
+        taken: Arc::clone(&taken),
+    };
+    let sink = Background::with_room(slow, room, || {}).expect("a thread");
+    (sink, allow, taken)
 }
 
 fn free(at: u64) -> Item {
@@ -52,13 +64,7 @@ fn texts(items: &[Item]) -> Vec<String> {
 
 #[test]
 fn a_sink_that_takes_nothing_holds_nobody_up_and_learns_what_it_missed() {
-    let (allow, allowed) = channel();
-    let taken = Arc::new(Mutex::new(Vec::new()));
-    let slow = Slow {
-        allowed,
-        taken: Arc::clone(&taken),
-    };
-    let mut sink = Background::with_room(slow, 3, || {}).expect("a thread");
+    let (mut sink, allow, taken) = slow(3);
 
     // Nothing is taken yet, so this would never return if it waited.
     for at in 1..=10 {
@@ -92,13 +98,7 @@ fn a_sink_that_takes_nothing_holds_nobody_up_and_learns_what_it_missed() {
 
 #[test]
 fn a_lost_record_of_losses_counts_as_many() {
-    let (allow, allowed) = channel();
-    let taken = Arc::new(Mutex::new(Vec::new()));
-    let slow = Slow {
-        allowed,
-        taken: Arc::clone(&taken),
-    };
-    let mut sink = Background::with_room(slow, 1, || {}).expect("a thread");
+    let (mut sink, allow, taken) = slow(1);
     sink.take(free(1));
     let Item::Event(event) = free(2) else {
         unreachable!("it is an event")
@@ -118,13 +118,7 @@ fn a_lost_record_of_losses_counts_as_many() {
 
 #[test]
 fn a_loss_is_said_before_the_event_that_finds_room_again() {
-    let (allow, allowed) = channel();
-    let taken = Arc::new(Mutex::new(Vec::new()));
-    let slow = Slow {
-        allowed,
-        taken: Arc::clone(&taken),
-    };
-    let mut sink = Background::with_room(slow, 2, || {}).expect("a thread");
+    let (mut sink, allow, taken) = slow(2);
     for at in 1..=4 {
         sink.take(free(at));
     }

@@ -3,7 +3,10 @@
 use tracer_common::{POINT_EXEC, POINT_EXIT};
 
 use super::*;
-use crate::stream::{PlanError, buffers::BufferPoint};
+use crate::{
+    abi::Point,
+    stream::{PlanError, buffers::BufferPoint},
+};
 
 #[test]
 fn an_allocation_has_every_field_of_the_buffer() {
@@ -15,21 +18,31 @@ fn an_allocation_has_every_field_of_the_buffer() {
     }
 }
 
+/// The probe point of allocations in a library that the stream comes to know, and its capture program.
+fn allocation<'a>(abi: &'a Abi, stream: &mut Stream) -> (&'a Point, Capture) {
+    let mut points = abi.points.iter();
+    let index = points.position(|point| point.kind == PointKind::Allocate);
+    let index = index.unwrap();
+    let (_, capture) = stream.add(abi, None).unwrap().captures[index];
+    (&abi.points[index], capture)
+}
+
+/// The registers at that point.
+fn buffer_in_rsi() -> [u64; 16] {
+    let mut registers = [0; 16];
+    registers[register::RSI as usize] = BUFFER;
+    registers
+}
+
 /// The kernel side knows a device from when it has sent it until an allocator frees all its buffers.
 #[test]
 fn a_device_that_was_sent_is_not_read_again() {
     for abi in abis() {
         let mut stream = Stream::new(500);
-        let index = abi
-            .points
-            .iter()
-            .position(|point| point.kind == PointKind::Allocate)
-            .unwrap();
-        let (_, capture) = stream.add(&abi, None).unwrap().captures[index];
+        let (point, capture) = allocation(&abi, &mut stream);
         assert_eq!(capture.forget, 0);
-        let mut registers = [0; 16];
-        registers[register::RSI as usize] = BUFFER;
-        let ip = BIAS + abi.points[index].address;
+        let registers = buffer_in_rsi();
+        let ip = BIAS + point.address;
         let whole = memory(&abi);
         let mut without_device = whole.clone();
         without_device
@@ -227,15 +240,9 @@ fn fields_that_are_too_far_apart_are_refused() {
 fn a_device_is_unknown_after_its_process() {
     for (abi, end) in abis().iter().zip([POINT_EXIT, POINT_EXEC]) {
         let mut stream = Stream::new(500);
-        let index = abi
-            .points
-            .iter()
-            .position(|point| point.kind == PointKind::Allocate)
-            .unwrap();
-        let (_, capture) = stream.add(abi, None).unwrap().captures[index];
-        let mut registers = [0; 16];
-        registers[register::RSI as usize] = BUFFER;
-        let ip = BIAS + abi.points[index].address;
+        let (point, capture) = allocation(abi, &mut stream);
+        let registers = buffer_in_rsi();
+        let ip = BIAS + point.address;
         let sent = execute(&capture, registers, ip, &memory(abi), false).unwrap();
         let known = execute(&capture, registers, ip, &memory(abi), true).unwrap();
         stream.decode(&sent).unwrap();
@@ -250,18 +257,12 @@ fn a_device_is_unknown_after_its_process() {
 fn a_library_may_be_mapped_anywhere() {
     for abi in abis() {
         let mut stream = Stream::new(500);
-        let index = abi
-            .points
-            .iter()
-            .position(|point| point.kind == PointKind::Allocate)
-            .unwrap();
-        let (_, capture) = stream.add(&abi, None).unwrap().captures[index];
-        let mut registers = [0; 16];
-        registers[register::RSI as usize] = BUFFER;
+        let (point, capture) = allocation(&abi, &mut stream);
+        let registers = buffer_in_rsi();
         for bias in [0, 0x5555_0000_0000, BIAS] {
             let mut memory = memory(&abi);
             memory.put(DEVICE, bias + abi.mesh_vtable, 8);
-            let ip = bias + abi.points[index].address;
+            let ip = bias + point.address;
             let sent = execute(&capture, registers, ip, &memory, false).unwrap();
             let allocated = event(EventKind::Allocate(expected())).unwrap();
             assert_eq!(stream.decode(&sent), allocated);
